@@ -1,0 +1,133 @@
+//! What an administrator sets: environment variables, named as the contract names them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, Toleration};
+use serde::de::DeserializeOwned;
+
+/// Settings of the operator, read once at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `CM_NAMESPACE`: where exec Jobs, pre-checks and the operator's own Secrets live.
+    pub manager_namespace: String,
+    /// `DATASAFED_IMAGE`: image of the mover (`/datasafed`), used by init containers, reporters and file Jobs.
+    pub mover_image: String,
+    /// `KBBACKUP_CONTROLLER_IMAGE`: image of this program, used by exec Jobs.
+    pub controller_image: String,
+    /// `KUBEBLOCKS_IMAGE_PULL_POLICY`.
+    pub pull_policy: Option<String>,
+    /// `KUBEBLOCKS_IMAGE_PULL_SECRETS`: JSON list, put on the worker account.
+    pub pull_secrets: Vec<LocalObjectReference>,
+    /// `WORKER_SERVICE_ACCOUNT_NAME`.
+    pub worker_service_account: String,
+    /// `WORKER_SERVICE_ACCOUNT_ANNOTATIONS`: JSON map, for example a cloud's IAM role.
+    pub worker_service_account_annotations: BTreeMap<String, String>,
+    /// `EXEC_WORKER_SERVICE_ACCOUNT_NAME`.
+    pub exec_service_account: String,
+    /// `CM_TOLERATIONS`, for workers that are not bound to a target's node.
+    pub tolerations: Vec<Toleration>,
+    /// `CM_AFFINITY`.
+    pub affinity: Option<Affinity>,
+    /// `CM_NODE_SELECTOR`.
+    pub node_selector: BTreeMap<String, String>,
+    /// `DATAPROTECTION_ZERO_RESOURCE_FOR_UNSET`: write a limit of 0 where neither request nor limit is set.
+    pub zero_resources: bool,
+    /// `DATAPROTECTION_RECONCILE_WORKERS`: concurrent reconciles of Backups.
+    pub workers: u16,
+    /// `GC_FREQUENCY_SECONDS`: longest time between two looks at expired backups.
+    pub gc_seconds: u64,
+    /// `KBBACKUP_JOB_DEADLINE_SECONDS`: longest run of one worker Job.
+    pub job_deadline_seconds: i64,
+}
+
+/// A setting that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("setting {name}={value:?} is not {wanted}: {source}")]
+pub struct SettingsError {
+    name: &'static str,
+    value: String,
+    wanted: &'static str,
+    source: serde_json::Error,
+}
+
+impl Settings {
+    /// Reads the settings from `lookup`, usually the process environment.
+    ///
+    /// # Errors
+    /// The first setting that does not parse; a wrong setting stops the start rather than being ignored.
+    pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let text = |name: &str, default: &str| {
+            lookup(name).filter(|value| !value.trim().is_empty()).unwrap_or_else(|| default.to_owned())
+        };
+        Ok(Self {
+            manager_namespace: text("CM_NAMESPACE", "default"),
+            mover_image: text("DATASAFED_IMAGE", concat!("ghcr.io/kbbackup/mover:", env!("CARGO_PKG_VERSION"))),
+            controller_image: text(
+                "KBBACKUP_CONTROLLER_IMAGE",
+                concat!("ghcr.io/kbbackup/controller:", env!("CARGO_PKG_VERSION")),
+            ),
+            pull_policy: lookup("KUBEBLOCKS_IMAGE_PULL_POLICY").filter(|value| !value.is_empty()),
+            pull_secrets: json(&lookup, "KUBEBLOCKS_IMAGE_PULL_SECRETS", "a JSON list of {name}")?,
+            worker_service_account: text("WORKER_SERVICE_ACCOUNT_NAME", "kubeblocks-dataprotection-worker"),
+            worker_service_account_annotations: json(
+                &lookup,
+                "WORKER_SERVICE_ACCOUNT_ANNOTATIONS",
+                "a JSON map of strings",
+            )?,
+            exec_service_account: text("EXEC_WORKER_SERVICE_ACCOUNT_NAME", "kubeblocks-dataprotection-exec-worker"),
+            tolerations: json(&lookup, "CM_TOLERATIONS", "a JSON list of tolerations")?,
+            affinity: json(&lookup, "CM_AFFINITY", "a JSON affinity")?,
+            node_selector: json(&lookup, "CM_NODE_SELECTOR", "a JSON map of strings")?,
+            zero_resources: json_or(&lookup, "DATAPROTECTION_ZERO_RESOURCE_FOR_UNSET", "true or false", true)?,
+            workers: json_or(&lookup, "DATAPROTECTION_RECONCILE_WORKERS", "a number", 16)?,
+            gc_seconds: json_or(&lookup, "GC_FREQUENCY_SECONDS", "a number of seconds", 3600)?,
+            job_deadline_seconds: json_or(
+                &lookup,
+                "KBBACKUP_JOB_DEADLINE_SECONDS",
+                "a number of seconds",
+                7 * 86_400,
+            )?,
+        })
+    }
+}
+
+fn json<T: DeserializeOwned + Default>(
+    lookup: &impl Fn(&str) -> Option<String>,
+    name: &'static str,
+    wanted: &'static str,
+) -> Result<T, SettingsError> {
+    json_or(lookup, name, wanted, T::default())
+}
+
+fn json_or<T: DeserializeOwned>(
+    lookup: &impl Fn(&str) -> Option<String>,
+    name: &'static str,
+    wanted: &'static str,
+    default: T,
+) -> Result<T, SettingsError> {
+    match lookup(name).filter(|value| !value.trim().is_empty()) {
+        None => Ok(default),
+        Some(value) => {
+            serde_json::from_str(&value).map_err(|source| SettingsError { name, value, wanted, source })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_set_means_the_contract_s_defaults() {
+        let settings = Settings::from_env(|_| None).unwrap();
+        assert_eq!(settings.manager_namespace, "default");
+        assert_eq!(settings.worker_service_account, "kubeblocks-dataprotection-worker");
+        assert!(settings.zero_resources);
+    }
+
+    #[test]
+    fn a_wrong_setting_stops_the_start_and_is_named() {
+        let error = Settings::from_env(|name| (name == "CM_TOLERATIONS").then(|| "{".to_owned())).unwrap_err();
+        assert!(error.to_string().contains("CM_TOLERATIONS"), "{error}");
+    }
+}

@@ -1,0 +1,12 @@
+//! The rules of kbbackup: pure values and functions.
+//!
+//! Nothing here knows Kubernetes, reads a clock or does I/O. What controller, mover and plugin must agree on stands in
+//! [`contract`]; where things lie in a repository in [`layout`]; how derived objects are called in [`names`].
+
+#![warn(missing_docs)]
+
+pub mod contract;
+pub mod env;
+pub mod layout;
+pub mod names;
+pub mod retention;

@@ -1,0 +1,143 @@
+//! Names of derived objects: what the contract fixes, and how a name that is too long is cut.
+
+/// Longest name of most Kubernetes objects whose name becomes a label.
+pub const MAX_NAME: usize = 63;
+
+/// First eight characters of a UID.
+pub fn uid8(uid: &str) -> &str {
+    uid.get(..8).unwrap_or(uid)
+}
+
+/// Keeps `limit` characters, then drops one trailing `-`: the contract's rule for derived names.
+pub fn cut(name: &str, limit: usize) -> String {
+    let kept: String = name.chars().take(limit).collect();
+    kept.strip_suffix('-').map(str::to_owned).unwrap_or(kept)
+}
+
+/// As [`cut`] at 63 when the name fits; a name that does not fit ends in a hash of the whole, so that two long names never
+/// meet. (The reference cuts without a hash and may then adopt another backup's Job.)
+pub fn cut63(name: &str) -> String {
+    if name.len() <= MAX_NAME { cut(name, MAX_NAME) } else { shorten63(name) }
+}
+
+/// Unchanged up to 63 characters; else 54 characters (one trailing `-` dropped), `-`, and 8 hex digits of FNV-1a-32.
+pub fn shorten63(name: &str) -> String {
+    if name.len() <= MAX_NAME {
+        return name.to_owned();
+    }
+    format!("{}-{:08x}", cut(name, 54), fnv1a32(name.as_bytes()))
+}
+
+/// Name of the Job of a backup action.
+pub fn backup_job(action: &str, backup: &str, uid: &str) -> String {
+    cut63(&format!("{action}-{backup}-{}", uid8(uid)))
+}
+
+/// Name of the `backupData` action of a target's pod.
+pub fn backup_action(target: &str, pod_index: usize) -> String {
+    format!("dp-backup-{}{pod_index}", target_part(target))
+}
+
+/// Name of a `preBackup` action.
+pub fn pre_backup_action(target: &str, index: usize, pod_index: usize) -> String {
+    format!("dp-prebackup-{}{index}-{pod_index}", target_part(target))
+}
+
+/// Name of a `postBackup` action.
+pub fn post_backup_action(target: &str, index: usize, pod_index: usize) -> String {
+    format!("dp-postbackup-{}{index}-{pod_index}", target_part(target))
+}
+
+/// Name of the action that seals a backup; ours, always the last.
+pub const SEAL_ACTION: &str = "dp-seal";
+
+/// Name of the Job that removes a backup's files.
+pub fn delete_job(backup: &str, uid: &str) -> String {
+    cut63(&format!("{}-delete-{backup}", uid8(uid)))
+}
+
+/// Name of the Job that runs an ActionSet's `preDelete`; `target` is index and name when the backup has several.
+pub fn pre_delete_job(backup: &str, uid: &str, target: Option<(usize, &str)>) -> String {
+    let uid = uid8(uid);
+    match target {
+        None => cut63(&format!("{uid}-predelete-{backup}")),
+        Some((index, name)) => cut63(&format!("{uid}-predelete-{index}-{name}-{backup}")),
+    }
+}
+
+/// Name of a repository's pre-check Job, PVC and Secret.
+pub fn pre_check(repo: &str, uid: &str) -> String {
+    cut63(&format!("pre-check-{}-{repo}", uid8(uid)))
+}
+
+/// Name of a `prepareData` Job of a restore.
+pub fn prepare_data_job(backup: &str, restore_uid: &str, index: usize) -> String {
+    restore_name(&format!("restore-preparedata-{}-{backup}-{index}", uid8(restore_uid)))
+}
+
+/// Name of a `postReady` Job of a restore.
+pub fn post_ready_job(backup: &str, restore_uid: &str, step: usize, pod_index: usize) -> String {
+    restore_name(&format!("restore-post-ready-{}-{backup}-{step}-{pod_index}", uid8(restore_uid)))
+}
+
+/// The contract's own rule for restore Jobs: over 63, the first 57, `-`, and the last 5 characters.
+fn restore_name(name: &str) -> String {
+    if name.len() <= MAX_NAME {
+        return name.to_owned();
+    }
+    format!("{}-{}", &name[..57], &name[name.len() - 5..])
+}
+
+fn target_part(target: &str) -> String {
+    if target.is_empty() { String::new() } else { format!("{target}-") }
+}
+
+fn fnv1a32(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behaviour_4_16_worked_example() {
+        let uid = "6f1c2d3e-0000-4000-8000-000000000000";
+        let backup = "c1-xtrabackup-20260820030000";
+        assert_eq!(
+            backup_job(&backup_action("", 0), backup, uid),
+            "dp-backup-0-c1-xtrabackup-20260820030000-6f1c2d3e"
+        );
+        assert_eq!(delete_job(backup, uid), "6f1c2d3e-delete-c1-xtrabackup-20260820030000");
+        assert_eq!(pre_backup_action("", 0, 0), "dp-prebackup-0-0");
+        assert_eq!(backup_action("shard-a", 1), "dp-backup-shard-a-1");
+    }
+
+    #[test]
+    fn fnv1a_known_values() {
+        assert_eq!(fnv1a32(b""), 0x811c_9dc5);
+        assert_eq!(fnv1a32(b"a"), 0xe40c_292c);
+        assert_eq!(fnv1a32(b"foobar"), 0xbf9c_f968);
+    }
+
+    #[test]
+    fn long_names_stay_apart_and_fit() {
+        let one = backup_job("dp-backup-0", &format!("{}-a", "x".repeat(60)), "6f1c2d3e");
+        let two = backup_job("dp-backup-0", &format!("{}-b", "x".repeat(60)), "6f1c2d3e");
+        assert_ne!(one, two);
+        assert!(one.len() <= MAX_NAME && two.len() <= MAX_NAME);
+    }
+
+    #[test]
+    fn a_cut_name_never_ends_in_a_dash() {
+        assert_eq!(cut("abc-def", 4), "abc");
+        assert_eq!(cut("abc", 10), "abc");
+    }
+
+    #[test]
+    fn long_restore_jobs_keep_their_index() {
+        let name = prepare_data_job(&"b".repeat(63), "12345678-9", 12);
+        assert_eq!(name.len(), 63);
+        assert!(name.ends_with("-12"));
+    }
+}
