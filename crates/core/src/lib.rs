@@ -5,8 +5,10 @@
 
 #![warn(missing_docs)]
 
+pub mod chain;
 pub mod contract;
 pub mod env;
+pub mod gotime;
 pub mod layout;
 pub mod names;
 pub mod retention;
