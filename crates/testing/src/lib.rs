@@ -1,1 +1,14 @@
-//! 
+//! What the demo and the end-to-end tests share.
+//!
+//! Everything is driven through `kubectl`, as a person would: [`kubectl::Kubectl`] runs it (and so `kubectl kbbackup`),
+//! [`namespace::TempNamespace`] gives a test its own namespace and explains a failure before it cleans up,
+//! [`postgres`] is a database under load and [`ledger`] the oracle that says what a restore must contain.
+
+pub mod fixtures;
+pub mod kubectl;
+pub mod ledger;
+pub mod lsn;
+pub mod main_job;
+pub mod namespace;
+pub mod postgres;
+pub mod s3;

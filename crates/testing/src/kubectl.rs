@@ -1,0 +1,202 @@
+//! Running `kubectl` against the test cluster.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+/// `kubectl` with its cluster and with our plugin on the `PATH`.
+#[derive(Clone, Debug)]
+pub struct Kubectl {
+    kubeconfig: Option<PathBuf>,
+    context: Option<String>,
+    path: OsString,
+    namespace: Option<String>,
+}
+
+/// What a command printed, and how it ended.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// Exit code; -1 when a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Kubectl {
+    /// For the cluster of `kubeconfig`; `bin` holds `kubectl-kbbackup` (and `kubectl`, where the system has none).
+    pub fn new(kubeconfig: Option<&Path>, context: Option<&str>, bin: &Path) -> Self {
+        let mut path = OsString::from(bin);
+        if let Some(old) = std::env::var_os("PATH") {
+            path.push(":");
+            path.push(old);
+        }
+        Self { kubeconfig: kubeconfig.map(Path::to_owned), context: context.map(str::to_owned), path, namespace: None }
+    }
+
+    /// From `KBBACKUP_E2E_KUBECONFIG` or `KBBACKUP_E2E_CONTEXT`, and `KBBACKUP_E2E_BIN`, as `cargo xtask test` sets them.
+    ///
+    /// # Errors
+    /// When they are not set.
+    pub fn from_env() -> Result<Self> {
+        let bin = std::env::var_os("KBBACKUP_E2E_BIN")
+            .context("KBBACKUP_E2E_BIN is not set; run the end-to-end tests by `cargo xtask test e2e`")?;
+        let kubeconfig = std::env::var_os("KBBACKUP_E2E_KUBECONFIG").map(PathBuf::from);
+        let context = std::env::var("KBBACKUP_E2E_CONTEXT").ok();
+        Ok(Self::new(kubeconfig.as_deref(), context.as_deref(), Path::new(&bin)))
+    }
+
+    /// The same, with `-n namespace` on every call.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Self {
+        Self { namespace: Some(namespace.to_owned()), ..self.clone() }
+    }
+
+    /// A command ready to run. A plugin takes no flag before its name, so connection flags follow the first word.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.env("PATH", &self.path).env("CI", "true");
+        if let Some(kubeconfig) = &self.kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
+        let (verb, rest) = args.split_at(args.len().min(1));
+        command.args(verb);
+        if let Some(context) = &self.context {
+            command.args(["--context", context]);
+        }
+        if let Some(namespace) = &self.namespace {
+            command.args(["-n", namespace]);
+        }
+        command.args(rest);
+        command
+    }
+
+    /// Runs to the end, whatever the exit code.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn try_run(&self, args: &[&str]) -> Result<Done> {
+        finish(self.command(args).stdin(Stdio::null()).output().context("cannot run kubectl")?)
+    }
+
+    /// Runs to the end and gives standard output; fails on a non-zero exit.
+    ///
+    /// # Errors
+    /// The command line, its exit code and what it said on standard error.
+    pub fn run(&self, args: &[&str]) -> Result<String> {
+        let done = self.try_run(args)?;
+        if done.code != 0 {
+            bail!("kubectl {} ended with {}\n{}{}", args.join(" "), done.code, done.stdout, done.stderr);
+        }
+        Ok(done.stdout)
+    }
+
+    /// Runs with `input` on standard input.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_with_input(&self, args: &[&str], input: &str) -> Result<String> {
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run kubectl")?;
+        let mut stdin = child.stdin.take().context("no pipe to kubectl")?;
+        let text = input.to_owned();
+        let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
+        let done = finish(child.wait_with_output()?)?;
+        // A command that fails early closes the pipe; its own message matters more than ours.
+        drop(writer.join());
+        if done.code != 0 {
+            bail!("kubectl {} ended with {}\n{}{}", args.join(" "), done.code, done.stdout, done.stderr);
+        }
+        Ok(done.stdout)
+    }
+
+    /// Starts in the background, output discarded.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn(&self, args: &[&str]) -> Result<Child> {
+        self.command(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot run kubectl")
+    }
+
+    /// `kubectl get … -o json`.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn get(&self, args: &[&str]) -> Result<Value> {
+        let mut all = vec!["get"];
+        all.extend(args);
+        all.extend(["-o", "json"]);
+        serde_json::from_str(&self.run(&all)?).context("kubectl printed no JSON")
+    }
+
+    /// Creates or updates objects from YAML or JSON text.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn apply(&self, manifest: &str) -> Result<()> {
+        self.run_with_input(&["apply", "--server-side", "--force-conflicts", "-f", "-"], manifest).map(drop)
+    }
+
+    /// Waits until `reached` says so about the object; looks twice a second.
+    ///
+    /// # Errors
+    /// After `limit`, with the object's status as it was last seen.
+    pub fn wait_for(&self, kind: &str, name: &str, limit: Duration, reached: impl Fn(&Value) -> bool) -> Result<Value> {
+        let begin = Instant::now();
+        loop {
+            let done = self.try_run(&["get", kind, name, "-o", "json"])?;
+            let seen: Value = serde_json::from_str(&done.stdout).unwrap_or(Value::Null);
+            if done.code == 0 && reached(&seen) {
+                return Ok(seen);
+            }
+            if begin.elapsed() > limit {
+                bail!(
+                    "{kind}/{name} did not get there within {limit:?}; its status: {}\n{}",
+                    seen["status"],
+                    done.stderr
+                );
+            }
+            sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Waits until the object does not exist any more.
+    ///
+    /// # Errors
+    /// After `limit`.
+    pub fn wait_gone(&self, kind: &str, name: &str, limit: Duration) -> Result<()> {
+        let begin = Instant::now();
+        while self.try_run(&["get", kind, name, "-o", "name"])?.code == 0 {
+            if begin.elapsed() > limit {
+                bail!("{kind}/{name} is still there after {limit:?}");
+            }
+            sleep(Duration::from_millis(500));
+        }
+        Ok(())
+    }
+}
+
+fn finish(output: Output) -> Result<Done> {
+    Ok(Done {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).context("output is not UTF-8")?,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}

@@ -1,0 +1,22 @@
+//! The end-to-end tests: a real API server, real containers, real PostgreSQL, real object stores.
+//!
+//! `cargo xtask test e2e` brings up what they need and runs them; they fail where it is missing.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "these are tests; allow-in-tests does not see their helpers")]
+
+mod chaos;
+mod deletion;
+mod failures;
+mod interop;
+mod main_job;
+
+use anyhow::Result;
+use kbbackup_testing::kubectl::Kubectl;
+use kbbackup_testing::namespace::TempNamespace;
+
+/// The cluster under test and a namespace for `test`.
+fn begin(test: &str) -> Result<(Kubectl, TempNamespace)> {
+    let cluster = Kubectl::from_env()?;
+    let space = TempNamespace::new(&cluster, test)?;
+    Ok((cluster, space))
+}
