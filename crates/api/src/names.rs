@@ -172,4 +172,16 @@ pub mod annotations {
     pub const CHECK_REQUESTED: &str = "kbbackup.io/check-requested";
     /// Ours, on objects made by the plugin: its version.
     pub const CREATED_BY: &str = "kbbackup.io/created-by";
+    /// Ours, on a repository: RFC 3339 time of a wish to have its pre-check repeated without losing `Ready` meanwhile.
+    pub const CHECK_REQUESTED_AT: &str = "kbbackup.io/check-requested-at";
+    /// Ours, on a repository: the value of [`CHECK_REQUESTED_AT`] that the last finished pre-check answered.
+    pub const CHECKED_AT: &str = "kbbackup.io/checked-at";
+    /// Ours, on a backup: namespaces that may restore it, separated by commas, or `*`.
+    pub const ALLOW_RESTORE_TO: &str = "kbbackup.io/allow-restore-to";
+    /// Ours, on a restore to a workload: replicas of the new workload.
+    pub const REPLICAS: &str = "kbbackup.io/replicas";
+    /// Ours, on a restore: JSON that its script reported, for example the position reached.
+    pub const RESTORED: &str = "kbbackup.io/restored";
+    /// Ours, on a backup: image of the container whose data it holds.
+    pub const TARGET_IMAGE: &str = "kbbackup.io/target-image";
 }
