@@ -14,8 +14,11 @@ pub const S3_NAMESPACE: &str = "kbbackup-s3";
 pub const S3_KEYS: (&str, &str) = ("kbbackup-test", "kbbackup-test-secret");
 /// Their bucket.
 pub const S3_BUCKET: &str = "backups";
-/// Their port.
-pub const S3_PORT: u16 = 9000;
+
+/// Port of an external S3 server's Service.
+pub fn s3_port(server: &str) -> u16 {
+    if server == "versitygw" { 7070 } else { 7071 }
+}
 
 /// Longest time a test waits for a small backup or restore.
 pub const LIMIT: Duration = Duration::from_secs(180);
@@ -41,7 +44,7 @@ pub fn s3_repo_object(name: &str, server: &str, prefix: &str) -> Value {
             "storageProviderRef": "s3-compatible", "accessMethod": "Tool", "pvReclaimPolicy": "Retain", "pathPrefix": prefix,
             "config": {
                 "bucket": S3_BUCKET, "region": "us-east-1", "forcePathStyle": "true",
-                "endpoint": format!("http://{server}.{S3_NAMESPACE}.svc:{S3_PORT}"),
+                "endpoint": format!("http://{server}.{S3_NAMESPACE}.svc:{}", s3_port(server)),
             },
             "credential": {"name": format!("{name}-keys"), "namespace": "kbbackup-system"},
         },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kbbackup_e2e::{LIMIT, S3_BUCKET, S3_KEYS, S3_NAMESPACE, S3_PORT, drop_s3_repo, ended, phase, s3_repo};
+use kbbackup_e2e::{LIMIT, S3_BUCKET, S3_KEYS, S3_NAMESPACE, drop_s3_repo, ended, phase, s3_port, s3_repo};
 use kbbackup_testing::fixtures::{self, list};
 use kbbackup_testing::postgres::Postgres;
 use kbbackup_testing::s3::Bucket;
@@ -24,7 +24,8 @@ fn every_byte_goes_and_the_neighbour_stays() {
         assert_eq!(phase(&object), "Completed", "{}", object["status"]);
     }
 
-    let bucket = Bucket::open(&cluster, S3_NAMESPACE, "svc/versitygw", S3_PORT, S3_KEYS, S3_BUCKET).unwrap();
+    let bucket =
+        Bucket::open(&cluster, S3_NAMESPACE, "svc/versitygw", s3_port("versitygw"), S3_KEYS, S3_BUCKET).unwrap();
     let below = |name: &str| {
         let prefix = format!("{}/{}/pg/{name}/", space.name, space.name);
         bucket.keys().unwrap().into_iter().filter(|key| key.starts_with(&prefix)).collect::<Vec<_>>()

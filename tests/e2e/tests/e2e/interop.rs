@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use kbbackup_e2e::{LIMIT, S3_BUCKET, S3_KEYS, S3_NAMESPACE, S3_PORT, drop_s3_repo, ended, phase, s3_repo};
+use kbbackup_e2e::{LIMIT, S3_BUCKET, S3_KEYS, S3_NAMESPACE, drop_s3_repo, ended, phase, s3_port, s3_repo};
 use kbbackup_testing::fixtures;
 use kbbackup_testing::postgres::Postgres;
 use kbbackup_testing::s3::Bucket;
@@ -61,7 +61,8 @@ fn by_hand_and_by_plugin_is_the_same_and_the_bucket_needs_only_zstd_and_tar() {
     });
     assert_eq!(by_hand, by_plugin);
 
-    let bucket = Bucket::open(&cluster, S3_NAMESPACE, "svc/versitygw", S3_PORT, S3_KEYS, S3_BUCKET).unwrap();
+    let bucket =
+        Bucket::open(&cluster, S3_NAMESPACE, "svc/versitygw", s3_port("versitygw"), S3_KEYS, S3_BUCKET).unwrap();
     let key = bucket
         .keys()
         .unwrap()

@@ -2,7 +2,11 @@
 //!
 //! `cargo xtask test e2e` brings up what they need and runs them; they fail where it is missing.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "these are tests; allow-in-tests does not see their helpers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "these are tests; allow-in-tests does not see their helpers"
+)]
 
 mod chaos;
 mod deletion;
