@@ -1,18 +1,210 @@
 //! Arguments of the operator's binary.
 
-use clap::Parser;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hyper::StatusCode;
+use kube::Client;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::context::Context;
+use crate::exec::Exec;
+use crate::http;
+use crate::lease::Election;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
 
 /// The kbbackup operator.
 #[derive(Debug, Parser)]
-#[command(version, about)]
-pub struct Command {}
+#[command(name = "kbbackup-controller", version, about, args_conflicts_with_subcommands = true)]
+pub struct Command {
+    #[command(subcommand)]
+    task: Option<Task>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Runs a command in a container of a running pod and ends with its exit code (what exec actions do).
+    Exec(Exec),
+}
+
+/// Watches the cluster and works until told to stop. Settings come from the environment (`CM_NAMESPACE`, ...).
+#[derive(Args, Debug)]
+struct Run {
+    /// Where health is answered: `/healthz` and `/readyz`.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081", value_parser = address)]
+    health_probe_bind_address: SocketAddr,
+    /// Where Prometheus reads: `/metrics`.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = address)]
+    metrics_bind_address: SocketAddr,
+    /// Work only while holding the Lease, so that several replicas may run.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
+    /// Name of the Lease, in the manager namespace.
+    #[arg(long, value_name = "NAME", default_value = "kbbackup-controller")]
+    leader_elect_id: String,
+    /// Form of the log.
+    #[arg(long, value_name = "FORM", default_value = "json")]
+    log_format: LogFormat,
+    /// What is logged: a level, or filters per module as in `info,kube=debug`.
+    #[arg(long, value_name = "FILTER", env = "KBBACKUP_LOG", default_value = "info")]
+    log: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Json,
+    Plain,
+}
+
+/// `:8080` means every address, as in Go.
+fn address(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
+    if text.starts_with(':') { format!("0.0.0.0{text}").parse() } else { text.parse() }
+}
 
 impl Command {
-    /// Runs until told to stop.
+    /// Does what the arguments say.
     ///
     /// # Errors
-    /// When the cluster cannot be reached at start.
-    pub async fn run(self) -> anyhow::Result<()> {
-        Ok(())
+    /// When a setting cannot be read, an address cannot be bound, the cluster's configuration is not found, or the
+    /// lease is lost.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.task {
+            Some(Task::Exec(exec)) => {
+                start_log(LogFormat::Plain, "warn")?;
+                exec.run(Client::try_default().await.context("no way to the cluster was found")?).await
+            }
+            None => self.run.run().await,
+        }
+    }
+}
+
+impl Run {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        start_log(self.log_format, &self.log)?;
+        let settings = Settings::from_env(|name| std::env::var(name).ok())?;
+        let client = Client::try_default().await.context("no way to the cluster was found")?;
+        let metrics = Arc::new(Metrics::default());
+        let ready = Arc::new(AtomicBool::new(false));
+        let stop = CancellationToken::new();
+
+        let election = self
+            .leader_elect
+            .then(|| Election::new(client.clone(), &settings.manager_namespace, &self.leader_elect_id, identity()));
+        let work = work(client, settings, election, Arc::clone(&metrics), Arc::clone(&ready), stop.clone());
+        let health = http::serve(self.health_probe_bind_address, move |path| match path {
+            "/healthz" => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            "/readyz" if ready.load(Ordering::Relaxed) => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "starting\n".to_owned()),
+            _ => http::not_found(),
+        });
+        let scrapes = http::serve(self.metrics_bind_address, move |path| match (path, metrics.render()) {
+            ("/metrics", Ok(text)) => {
+                (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
+            }
+            ("/metrics", Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
+            _ => http::not_found(),
+        });
+        let mut work = std::pin::pin!(work);
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            result = &mut work => return result.map(|()| ExitCode::SUCCESS),
+            result = health => return result.map(|never| match never {}).context(self.health_probe_bind_address),
+            result = scrapes => return result.map(|never| match never {}).context(self.metrics_bind_address),
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+        // Kubernetes kills after 30 s by default; what is not done by then is done by the next process.
+        if tokio::time::timeout(Duration::from_secs(20), work).await.is_err() {
+            tracing::warn!("some work did not come to an end in 20 s");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn work(
+    client: Client,
+    settings: Settings,
+    election: Option<Election>,
+    metrics: Arc<Metrics>,
+    ready: Arc<AtomicBool>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    // A replica that waits for its turn is ready: it does what it should.
+    ready.store(true, Ordering::Relaxed);
+    if let Some(election) = &election {
+        tokio::select! {
+            () = election.acquire() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+    metrics.leads(true);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = settings.manager_namespace, "working");
+    let controllers = crate::run::run(client.clone(), |stores| {
+        metrics.observe(stores.clone());
+        Context::new(client, settings, stores, Arc::clone(&metrics), stop)
+    });
+    let Some(election) = election else {
+        controllers.await;
+        return Ok(());
+    };
+    tokio::select! {
+        () = controllers => {}
+        // Two that work at once would fight; a fresh process waits for its turn.
+        () = election.keep() => anyhow::bail!("the lease was lost to another replica or to an unreachable API server"),
+    }
+    election.release().await;
+    Ok(())
+}
+
+/// A name for this process that no other one has.
+fn identity() -> String {
+    let host = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "kbbackup".into());
+    format!("{host}_{:08x}", rand::random::<u32>())
+}
+
+fn start_log(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("log filter {filter:?}"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+        LogFormat::Plain => log.init(),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn an_address_may_leave_out_the_host() {
+        assert_eq!(address(":8080").unwrap(), "0.0.0.0:8080".parse().unwrap());
+        assert!(address("nowhere").is_err());
+    }
+
+    #[test]
+    fn the_command_line_of_an_exec_job_parses() {
+        let line =
+            ["c", "exec", "-n", "demo", "pg-0", "-c", "postgres", "--timeout", "30", "--", "psql", "-c", "select 1"];
+        assert!(matches!(Command::parse_from(line).task, Some(Task::Exec(_))));
     }
 }

@@ -4,12 +4,38 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::storage::v1::CSIDriver;
+use kbbackup_api::v1alpha1::{ActionSet, Backup, BackupPolicy, BackupRepo, Restore, StorageProvider};
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
+use tokio_util::sync::CancellationToken;
 
-use crate::error::{Class, backoff};
+use crate::error::{Class, Unreadable, backoff};
+use crate::metrics::Metrics;
 use crate::settings::Settings;
+use crate::watch::Guarded;
+
+/// What the watches know. Objects are stripped of what nobody reads (see [`crate::run`]); they may be a moment old, so
+/// they serve to decide what to look at, and what is written is protected by names that are the same each time.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "each is the store of the kind it is named after")]
+pub struct Stores {
+    pub providers: Store<Guarded<StorageProvider>>,
+    pub repos: Store<Guarded<BackupRepo>>,
+    pub action_sets: Store<Guarded<ActionSet>>,
+    pub policies: Store<Guarded<BackupPolicy>>,
+    pub backups: Store<Guarded<Backup>>,
+    pub restores: Store<Guarded<Restore>>,
+    /// Jobs labelled `managed-by=kubeblocks-dataprotection`, without their pod template.
+    pub jobs: Store<Job>,
+    /// Pods labelled `managed-by=kubeblocks-dataprotection`, without their spec.
+    pub pods: Store<Pod>,
+    pub csi_drivers: Store<CSIDriver>,
+}
 
 /// Shared by all controllers of the process.
 #[derive(Clone)]
@@ -18,16 +44,28 @@ pub struct Context {
     pub client: Client,
     /// What the administrator set.
     pub settings: Arc<Settings>,
+    /// What the watches know.
+    pub stores: Stores,
+    /// What Prometheus reads.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the process is told to end.
+    pub stop: CancellationToken,
     recorder: Recorder,
     failures: Arc<Mutex<HashMap<String, u32>>>,
 }
 
 impl Context {
     /// A context for `client`; events are reported as `kbbackup`.
-    pub fn new(client: Client, settings: Settings) -> Self {
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        stores: Stores,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Self {
         let reporter = Reporter { controller: "kbbackup".to_owned(), instance: std::env::var("POD_NAME").ok() };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, settings: Arc::new(settings), recorder, failures: Arc::default() }
+        Self { client, settings: Arc::new(settings), stores, metrics, stop, recorder, failures: Arc::default() }
     }
 
     /// The clock.
@@ -42,8 +80,9 @@ impl Context {
         K::DynamicType: Default,
     {
         let mut note = note;
-        note.truncate(note.floor_char_boundary(1024));
-        let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary: None };
+        note.truncate(note.floor_char_boundary(MAX_NOTE));
+        let event =
+            Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary: None };
         if let Err(error) = self.recorder.publish(&event, &object.object_ref(&K::DynamicType::default())).await {
             tracing::debug!(%error, reason, "event was not accepted");
         }
@@ -73,6 +112,14 @@ impl Context {
     {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(object));
     }
+}
+
+/// Longest note that the events API takes, in bytes.
+const MAX_NOTE: usize = 1024;
+
+/// The object, unless what the API server sent does not fit its type.
+pub fn readable<K: Resource>(guarded: &Guarded<K>) -> Result<&K, Unreadable> {
+    guarded.0.as_ref().map_err(|invalid| Unreadable(invalid.clone()))
 }
 
 fn key<K: Resource>(object: &K) -> String

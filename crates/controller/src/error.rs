@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kube::core::error_boundary::InvalidObject;
+
 /// What an error means for the next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -12,6 +14,11 @@ pub enum Class {
     /// The API or the network: try again, with growing waits.
     Trouble,
 }
+
+/// The object in the cluster does not fit its type: it was written past the definitions, or by a newer version.
+#[derive(Debug, thiserror::Error)]
+#[error("the object cannot be read: {0}; correct it, or update kbbackup")]
+pub struct Unreadable(pub InvalidObject);
 
 /// Errors that know their class.
 pub trait Classified: std::error::Error {
@@ -31,6 +38,14 @@ pub fn backoff(failures: u32, jitter: f64) -> Duration {
 /// True for API errors that say the object does not exist.
 pub fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// The class of an API error: a request that the server finds invalid or forbids will be so again.
+pub fn api_class(error: &kube::Error) -> Class {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 400 | 422) => Class::Invalid,
+        _ => Class::Trouble,
+    }
 }
 
 /// True for API errors that say somebody else wrote first, or that the object exists.

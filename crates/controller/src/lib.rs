@@ -3,7 +3,19 @@
 //! Each kind has its rooms: `observe` reads the cluster, `decide` and `build` are pure, `apply` writes children, `status`
 //! writes conditions. The controller links no object store; it meets the mover in [`kbbackup_core::contract`].
 
+pub mod actionset;
 pub mod cli;
 pub mod context;
 pub mod error;
+pub mod exec;
+pub mod http;
+pub mod lease;
+pub mod metrics;
+pub mod policy;
+pub mod provider;
+pub mod repo;
+pub mod run;
 pub mod settings;
+pub mod status;
+pub mod template;
+pub mod watch;

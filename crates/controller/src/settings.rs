@@ -81,12 +81,7 @@ impl Settings {
             zero_resources: json_or(&lookup, "DATAPROTECTION_ZERO_RESOURCE_FOR_UNSET", "true or false", true)?,
             workers: json_or(&lookup, "DATAPROTECTION_RECONCILE_WORKERS", "a number", 16)?,
             gc_seconds: json_or(&lookup, "GC_FREQUENCY_SECONDS", "a number of seconds", 3600)?,
-            job_deadline_seconds: json_or(
-                &lookup,
-                "KBBACKUP_JOB_DEADLINE_SECONDS",
-                "a number of seconds",
-                7 * 86_400,
-            )?,
+            job_deadline_seconds: json_or(&lookup, "KBBACKUP_JOB_DEADLINE_SECONDS", "a number of seconds", 7 * 86_400)?,
         })
     }
 }
@@ -107,9 +102,7 @@ fn json_or<T: DeserializeOwned>(
 ) -> Result<T, SettingsError> {
     match lookup(name).filter(|value| !value.trim().is_empty()) {
         None => Ok(default),
-        Some(value) => {
-            serde_json::from_str(&value).map_err(|source| SettingsError { name, value, wanted, source })
-        }
+        Some(value) => serde_json::from_str(&value).map_err(|source| SettingsError { name, value, wanted, source }),
     }
 }
 

@@ -1,0 +1,261 @@
+//! All watches, owners and concurrency of the operator, on one page.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::storage::v1::CSIDriver;
+use kbbackup_api::names::labels;
+use kbbackup_api::v1alpha1::{ActionSet, Backup, BackupPolicy, BackupRepo, Restore, StorageProvider};
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Resource, ResourceExt as _};
+
+use crate::context::{Context, Stores};
+use crate::error::{Class, Classified};
+use crate::watch::{Guarded, Shared, Watched};
+use crate::{actionset, policy, provider, repo};
+
+/// The watches of the process: one per kind, whoever looks at it.
+struct Watches {
+    providers: Shared<Guarded<StorageProvider>>,
+    repos: Shared<Guarded<BackupRepo>>,
+    action_sets: Shared<Guarded<ActionSet>>,
+    policies: Shared<Guarded<BackupPolicy>>,
+    backups: Shared<Guarded<Backup>>,
+    restores: Shared<Guarded<Restore>>,
+    jobs: Shared<Job>,
+    pods: Shared<Pod>,
+    repo_claims: Shared<PersistentVolumeClaim>,
+    csi_drivers: Shared<CSIDriver>,
+}
+
+impl Watches {
+    fn new(client: &Client) -> Self {
+        let all = watcher::Config::default;
+        // Only what the operator made: other people's Jobs and Pods cost neither traffic nor memory.
+        let ours = || all().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGED_BY_DATAPROTECTION));
+        Self {
+            providers: Shared::new(Api::all(client.clone()), all(), |_| ()),
+            repos: Shared::new(Api::all(client.clone()), all(), |_| ()),
+            action_sets: Shared::new(Api::all(client.clone()), all(), |_| ()),
+            policies: Shared::new(Api::all(client.clone()), all(), |_| ()),
+            backups: Shared::new(Api::all(client.clone()), all(), hollow_out),
+            restores: Shared::new(Api::all(client.clone()), all(), |_| ()),
+            jobs: Shared::new(Api::all(client.clone()), ours(), |job| {
+                if let Some(spec) = &mut job.spec {
+                    spec.template = k8s_openapi::api::core::v1::PodTemplateSpec::default();
+                }
+            }),
+            pods: Shared::new(Api::all(client.clone()), ours(), |pod| {
+                pod.spec = None;
+                hollow_out(pod);
+            }),
+            repo_claims: Shared::new(Api::all(client.clone()), all().labels(labels::BACKUP_REPO_NAME), |_| ()),
+            csi_drivers: Shared::new(Api::all(client.clone()), all(), |driver| driver.spec.token_requests = None),
+        }
+    }
+
+    fn stores(&self) -> Stores {
+        Stores {
+            providers: self.providers.reader(),
+            repos: self.repos.reader(),
+            action_sets: self.action_sets.reader(),
+            policies: self.policies.reader(),
+            backups: self.backups.reader(),
+            restores: self.restores.reader(),
+            jobs: self.jobs.reader(),
+            pods: self.pods.reader(),
+            csi_drivers: self.csi_drivers.reader(),
+        }
+    }
+
+    fn run(self) -> Vec<BoxFuture<'static, ()>> {
+        let Self { providers, repos, action_sets, policies, backups, restores, jobs, pods, repo_claims, csi_drivers } =
+            self;
+        vec![
+            providers.run().boxed(),
+            repos.run().boxed(),
+            action_sets.run().boxed(),
+            policies.run().boxed(),
+            backups.run().boxed(),
+            restores.run().boxed(),
+            jobs.run().boxed(),
+            pods.run().boxed(),
+            repo_claims.run().boxed(),
+            csi_drivers.run().boxed(),
+        ]
+    }
+}
+
+/// Every controller of the process, running until `ctx.stop` is cancelled; reconciles under way are finished first.
+pub async fn run(client: Client, make_context: impl FnOnce(Stores) -> Context) {
+    let mut watches = Watches::new(&client);
+    let ctx = Arc::new(make_context(watches.stores()));
+    let controllers: Vec<BoxFuture<'static, ()>> = vec![
+        providers(&ctx, &mut watches).boxed(),
+        repos(&ctx, &mut watches).boxed(),
+        action_sets(&ctx, &mut watches).boxed(),
+        policies(&ctx, &mut watches).boxed(),
+    ];
+    // The watches end with the last controller, not before: a reconcile that is being finished may read a store.
+    tokio::select! {
+        _ = futures::future::join_all(controllers) => {}
+        _ = futures::future::join_all(watches.run()) => {}
+    }
+}
+
+/// StorageProvider: wakes on the CSI driver that it names.
+fn providers(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
+    let store = ctx.stores.providers.clone();
+    let controller = Controller::for_shared_stream(watches.providers.subscribe(), store.clone())
+        .watches_shared_stream(watches.csi_drivers.subscribe(), move |driver| {
+            provider::naming_driver(&store.state(), &driver.name_any())
+        });
+    drive(controller, 1, provider::reconcile, ctx)
+}
+
+/// BackupRepo: wakes on its provider, its credential Secret, its own children, and on who waits for it.
+fn repos(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
+    let store = ctx.stores.repos.clone();
+    // Secrets are watched by metadata only, their content is never held. Types that cannot be credentials are left out.
+    let secrets = watcher::Config::default().fields(
+        "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,type!=bootstrap.kubernetes.io/token",
+    );
+    let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(ctx.client.clone()), secrets);
+    let (of_provider, of_secret, of_backup, of_restore) = (store.clone(), store.clone(), store.clone(), store.clone());
+    let controller = Controller::for_shared_stream(watches.repos.subscribe(), store)
+        .watches_shared_stream(watches.providers.subscribe(), move |provider| {
+            repo::using_provider(&of_provider.state(), &provider.name_any())
+        })
+        .watches_stream(secrets.default_backoff().touched_objects(), move |secret: PartialObjectMeta<Secret>| {
+            repo::using_secret(&of_secret.state(), &secret.metadata)
+        })
+        .watches_shared_stream(watches.jobs.subscribe(), |job| repo::made_for(job.meta()))
+        .watches_shared_stream(watches.pods.subscribe(), |pod| repo::made_for(pod.meta()))
+        .watches_shared_stream(watches.repo_claims.subscribe(), |claim| repo::made_for(claim.meta()))
+        .watches_shared_stream(watches.backups.subscribe(), move |backup| repo::concerned(&of_backup, backup.meta()))
+        .watches_shared_stream(watches.restores.subscribe(), move |restore| {
+            repo::concerned(&of_restore, restore.meta())
+        });
+    drive(controller, 2, repo::reconcile, ctx)
+}
+
+/// ActionSet: looks at nothing but itself.
+fn action_sets(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
+    let controller = Controller::for_shared_stream(watches.action_sets.subscribe(), ctx.stores.action_sets.clone());
+    drive(controller, 1, actionset::reconcile, ctx)
+}
+
+/// BackupPolicy: wakes on the ActionSets and the repository that it names.
+fn policies(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
+    let store = ctx.stores.policies.clone();
+    let (of_set, of_repo) = (store.clone(), store.clone());
+    let controller = Controller::for_shared_stream(watches.policies.subscribe(), store)
+        .watches_shared_stream(watches.action_sets.subscribe(), move |set| {
+            policy::using_action_set(&of_set.state(), &set.name_any())
+        })
+        .watches_shared_stream(watches.repos.subscribe(), move |repo| {
+            policy::using_repo(&of_repo.state(), &repo.name_any())
+        });
+    drive(controller, 1, policy::reconcile, ctx)
+}
+
+/// Runs a controller until the process is told to stop, and keeps account of it.
+fn drive<K, E, F>(
+    controller: Controller<Guarded<K>>,
+    concurrency: u16,
+    reconcile: fn(Arc<Guarded<K>>, Arc<Context>) -> F,
+    ctx: &Arc<Context>,
+) -> impl Future<Output = ()> + use<K, E, F>
+where
+    K: Watched,
+    E: Classified + Send + Sync + 'static,
+    F: Future<Output = Result<Action, E>> + Send + 'static,
+{
+    let kind = K::kind(&()).into_owned();
+    let counted = move |object: Arc<Guarded<K>>, ctx: Arc<Context>| async move {
+        let kind = K::kind(&());
+        let begin = Instant::now();
+        let result = reconcile(Arc::clone(&object), Arc::clone(&ctx)).await;
+        ctx.metrics.reconciled(&kind, begin.elapsed(), result.as_ref().err().map(E::reason));
+        if result.is_ok() {
+            ctx.succeeded(object.as_ref());
+        }
+        result
+    };
+    let on_error = |object: Arc<Guarded<K>>, error: &E, ctx: Arc<Context>| {
+        let wait = ctx.retry_after(object.as_ref(), error.class());
+        let (kind, namespace, name) = (K::kind(&()), object.namespace(), object.name_any());
+        let reason = error.reason();
+        if error.class() == Class::NotYet {
+            tracing::debug!(%kind, namespace, name, reason, retry_in = ?wait, "{}", chain(error));
+        } else {
+            tracing::warn!(%kind, namespace, name, reason, retry_in = ?wait, "{}", chain(error));
+        }
+        wait.map_or_else(Action::await_change, Action::requeue)
+    };
+    controller
+        .with_config(Config::default().concurrency(concurrency).debounce(Duration::ZERO))
+        .graceful_shutdown_on(ctx.stop.clone().cancelled_owned())
+        .run(counted, on_error, Arc::clone(ctx))
+        .for_each(move |result| {
+            if let Err(kube::runtime::controller::Error::QueueError(error)) = result {
+                tracing::warn!(kind, %error, "queue");
+            }
+            futures::future::ready(())
+        })
+}
+
+/// An error and its causes in one line. Causes that the error already tells are not told again.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Longest annotation value that a store keeps, in bytes.
+const LONG: usize = 1024;
+
+/// Blanks long annotation values (recorded manifests, snapshots of clusters): thousands of them would fill the memory,
+/// and each is read once. The keys stay, so a store still tells that they are there; who needs a value gets the object.
+fn hollow_out<K: Resource>(object: &mut K) {
+    object.annotations_mut().values_mut().filter(|value| value.len() > LONG).for_each(|value| *value = String::new());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_annotations_are_not_kept_but_still_seen() {
+        let mut pod = Pod::default();
+        pod.annotations_mut().insert("long".into(), "x".repeat(LONG + 1));
+        pod.annotations_mut().insert("short".into(), "kept".into());
+        hollow_out(&mut pod);
+        assert_eq!(pod.annotations()["long"], "");
+        assert_eq!(pod.annotations()["short"], "kept");
+    }
+
+    #[test]
+    fn a_chain_tells_each_cause_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("Secret keys in ns: {0}")]
+        struct Outer(#[source] std::io::Error, u8);
+        let told = chain(&Outer(std::io::Error::other("refused"), 0));
+        assert_eq!(told, "Secret keys in ns: refused");
+    }
+}

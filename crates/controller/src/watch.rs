@@ -1,0 +1,152 @@
+//! One watch per kind, shared by every controller that looks at it.
+//!
+//! kube's own shared streams forget deletions and can stall on one; here a deletion wakes its owner like any change.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::{Stream, StreamExt as _};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::store::{Store, Writer};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt as _, watcher as watch};
+use kube::{Api, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+
+/// An object as the API server sent it, or why it could not be read. One bad object must not stop a watch.
+pub type Guarded<K> = DeserializeGuard<K>;
+
+/// Every bound that watching a kind needs, in one name.
+pub trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
+
+impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Watched for K {}
+
+/// A watch in the making: hand out readers and subscriptions first, then [`Shared::run`] it.
+pub struct Shared<K: Watched> {
+    api: Api<K>,
+    config: watcher::Config,
+    strip: fn(&mut K),
+    writer: Writer<K>,
+    store: Store<K>,
+    subscribers: Vec<UnboundedSender<Arc<K>>>,
+}
+
+impl<K: Watched> Shared<K> {
+    /// A watch of all objects of `api` that `config` selects. `strip` drops what nobody reads before it is stored.
+    pub fn new(api: Api<K>, config: watcher::Config, strip: fn(&mut K)) -> Self {
+        let (store, writer) = reflector::store();
+        Self { api, config, strip, writer, store, subscribers: Vec::new() }
+    }
+
+    /// The objects as they are now, once the first list is in.
+    pub fn reader(&self) -> Store<K> {
+        self.store.clone()
+    }
+
+    /// Every object that appears, changes or goes away.
+    pub fn subscribe(&mut self) -> UnboundedReceiver<Arc<K>> {
+        let (sender, receiver) = unbounded();
+        self.subscribers.push(sender);
+        receiver
+    }
+
+    /// Watches until dropped.
+    pub async fn run(self) {
+        let Self { api, config, strip, writer, store, subscribers } = self;
+        let events = watch(api, config).default_backoff().modify(move |object| {
+            drop_bookkeeping(object);
+            strip(object);
+        });
+        fan_out(events, writer, &store, &subscribers).await;
+    }
+}
+
+async fn fan_out<K: Watched>(
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+    mut writer: Writer<K>,
+    store: &Store<K>,
+    subscribers: &[UnboundedSender<Arc<K>>],
+) {
+    let tell = |object: &Arc<K>| {
+        for subscriber in subscribers {
+            // An error means that this controller has stopped; the others go on.
+            subscriber.unbounded_send(Arc::clone(object)).ok();
+        }
+    };
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), error = &error as &dyn std::error::Error, "watch was interrupted");
+                continue;
+            }
+        };
+        // A list replaces the store at its end. Those who vanished while we were not watching are told, too.
+        let before = if matches!(event, Event::InitDone) { store.state() } else { Vec::new() };
+        writer.apply_watcher_event(&event);
+        match event {
+            Event::Apply(object) => match store.get(&ObjectRef::from_obj(&object)) {
+                Some(stored) => tell(&stored),
+                None => tell(&Arc::new(object)),
+            },
+            Event::Delete(object) => tell(&Arc::new(object)),
+            Event::Init | Event::InitApply(_) => {}
+            Event::InitDone => {
+                before
+                    .iter()
+                    .filter(|object| store.get(&ObjectRef::from_obj(object.as_ref())).is_none())
+                    .for_each(tell);
+                store.state().iter().for_each(tell);
+            }
+        }
+    }
+}
+
+/// Drops what only the API server and kubectl need.
+fn drop_bookkeeping<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+    object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    fn named(name: &str) -> ConfigMap {
+        ConfigMap {
+            metadata: kube::api::ObjectMeta { name: Some(name.into()), ..Default::default() },
+            ..Default::default()
+        }
+    }
+
+    async fn told(events: Vec<Event<ConfigMap>>) -> Vec<String> {
+        let (store, writer) = reflector::store();
+        let (sender, receiver) = unbounded();
+        fan_out(stream::iter(events.into_iter().map(Ok)), writer, &store, &[sender]).await;
+        let mut names: Vec<_> = receiver.map(|object| object.name_any()).collect().await;
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn a_deletion_is_told() {
+        assert_eq!(told(vec![Event::Apply(named("a")), Event::Delete(named("a"))]).await, ["a", "a"]);
+    }
+
+    #[tokio::test]
+    async fn an_object_that_vanished_between_two_lists_is_told() {
+        let events = vec![Event::Apply(named("a")), Event::Init, Event::InitApply(named("b")), Event::InitDone];
+        assert_eq!(told(events).await, ["a", "a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn a_list_is_told_once_it_is_in_the_store() {
+        assert!(told(vec![Event::Init, Event::InitApply(named("b"))]).await.is_empty());
+    }
+}
