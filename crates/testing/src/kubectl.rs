@@ -1,6 +1,6 @@
 //! Running `kubectl` against the test cluster.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -31,8 +31,9 @@ pub struct Done {
 }
 
 impl Kubectl {
-    /// For the cluster of `kubeconfig`; `bin` holds `kubectl-kbbackup` (and `kubectl`, where the system has none).
-    pub fn new(kubeconfig: Option<&Path>, context: Option<&str>, bin: &Path) -> Self {
+    /// For the cluster of `kubeconfig`; `bin` holds `kubectl-kbbackup` and, where the system has none, `kubectl`: one folder,
+    /// or several joined as in `PATH`.
+    pub fn new(kubeconfig: Option<&Path>, context: Option<&str>, bin: &OsStr) -> Self {
         let mut path = OsString::from(bin);
         if let Some(old) = std::env::var_os("PATH") {
             path.push(":");
@@ -50,7 +51,7 @@ impl Kubectl {
             .context("KBBACKUP_E2E_BIN is not set; run the end-to-end tests by `cargo xtask test e2e`")?;
         let kubeconfig = std::env::var_os("KBBACKUP_E2E_KUBECONFIG").map(PathBuf::from);
         let context = std::env::var("KBBACKUP_E2E_CONTEXT").ok();
-        Ok(Self::new(kubeconfig.as_deref(), context.as_deref(), Path::new(&bin)))
+        Ok(Self::new(kubeconfig.as_deref(), context.as_deref(), &bin))
     }
 
     /// The same, with `-n namespace` on every call.
