@@ -19,3 +19,4 @@ pub mod settings;
 pub mod status;
 pub mod template;
 pub mod watch;
+pub mod worker;
