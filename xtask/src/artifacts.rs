@@ -1,0 +1,42 @@
+//! What is shipped: the three binaries, statically linked, and the images that hold them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Where the binaries of one build lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Binaries {
+    /// Folder to put on the `PATH`: holds `kubectl-kbbackup` and `kubectl_complete-kbbackup`.
+    pub bin: PathBuf,
+    /// The operator.
+    pub controller: PathBuf,
+    /// The mover.
+    pub mover: PathBuf,
+}
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds the release binaries, linked statically so that they run in any image.
+pub(crate) fn build(root: &Path) -> Result<Binaries> {
+    let target_dir = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let status = Command::new(env!("CARGO"))
+        .current_dir(root)
+        .args(["build", "--quiet", "--locked", "--release", "--target", TARGET])
+        .args(["-p", "kbbackup-mover", "-p", "kbbackup-controller", "-p", "kubectl-kbbackup"])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "cargo build --release failed");
+    let built = target_dir.join(TARGET).join("release");
+    let bin = target_dir.join("kubectl-plugin");
+    std::fs::create_dir_all(&bin)?;
+    for name in ["kubectl-kbbackup", "kubectl_complete-kbbackup"] {
+        let link = bin.join(name);
+        drop(std::fs::remove_file(&link));
+        std::os::unix::fs::symlink(built.join("kubectl-kbbackup"), &link)
+            .with_context(|| format!("cannot link {}", link.display()))?;
+    }
+    Ok(Binaries { bin, controller: built.join("kbbackup-controller"), mover: built.join("datasafed") })
+}

@@ -1,0 +1,32 @@
+//! Figures, measured side by side with the alternative in the same run. Never part of a test.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+mod backups;
+mod mover;
+mod run;
+
+/// Measures, and prints a table
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Push and pull beside cat and zstd of the same data
+    Mover(mover::Args),
+    /// Delays and the operator's memory while many backups run at once, on the cluster
+    Backups(backups::Args),
+}
+
+pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
+    match &args.what {
+        What::Mover(args) => mover::run(root, args),
+        What::Backups(args) => backups::run(root, args),
+    }
+}

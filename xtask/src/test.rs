@@ -1,0 +1,97 @@
+//! All tests, or one kind of them.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::cluster::{Options, s3};
+use crate::{codegen, site, ui};
+
+/// Runs the tests: all of them, or the kinds named
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    cluster: Options,
+    /// What to run; everything when nothing is named
+    kinds: Vec<Kind>,
+    /// Only end-to-end tests whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Leave the cluster running
+    #[arg(long)]
+    keep: bool,
+}
+
+/// A kind of test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// Formatting
+    Fmt,
+    /// Lints, as errors
+    Clippy,
+    /// Tests without a cluster
+    Unit,
+    /// Generated files are up to date
+    Codegen,
+    /// Tests on the cluster
+    E2e,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fmt => "formatting",
+            Self::Clippy => "lints",
+            Self::Unit => "tests without a cluster",
+            Self::Codegen => "generated files",
+            Self::E2e => "tests on the cluster",
+        }
+    }
+}
+
+const ALL: [Kind; 5] = [Kind::Fmt, Kind::Codegen, Kind::Clippy, Kind::Unit, Kind::E2e];
+
+/// Runs the tests.
+pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
+    let kinds = if args.kinds.is_empty() { &ALL[..] } else { &args.kinds };
+    for kind in kinds {
+        ui::long_step(kind.name(), || match kind {
+            Kind::Fmt => cargo(root, &["fmt", "--all", "--check"]),
+            Kind::Codegen => codegen::run(root, true),
+            Kind::Clippy => {
+                cargo(root, &["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
+            }
+            Kind::Unit => cargo(root, &["test", "--quiet", "--locked", "--workspace", "--exclude", "kbbackup-e2e"]),
+            Kind::E2e => end_to_end(root, args),
+        })?;
+    }
+    Ok(())
+}
+
+/// The tests that disturb others run after them, alone.
+fn end_to_end(root: &Path, args: &Args) -> Result<()> {
+    let site = site::prepare(root, &args.cluster)?;
+    for server in [s3::Server::Versitygw, s3::Server::Rclone, s3::Server::Vanishing] {
+        s3::up(&site.cluster, server)?;
+    }
+    let only = args.only.as_deref();
+    for (threads, filter) in [("2", &["--skip", "chaos"][..]), ("1", &["chaos"])] {
+        if only.is_some_and(|only| only.contains("chaos") == filter.contains(&"--skip")) {
+            continue;
+        }
+        let mut command = Command::new(env!("CARGO"));
+        command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-e2e", "--test", "e2e", "--"]);
+        command.args(filter).args(["--test-threads", threads]).args(only);
+        command.envs(site.test_env());
+        let status = command.status().context("cannot run cargo")?;
+        ensure!(status.success(), "the end-to-end tests failed; the cluster is left running: {}", site.how_to_use().join("; "));
+    }
+    if args.keep { Ok(()) } else { site.end() }
+}
+
+fn cargo(root: &Path, args: &[&str]) -> Result<()> {
+    let status = Command::new(env!("CARGO")).current_dir(root).args(args).status().context("cannot run cargo")?;
+    ensure!(status.success(), "cargo {} failed", args.join(" "));
+    Ok(())
+}
