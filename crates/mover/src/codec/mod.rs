@@ -1,0 +1,165 @@
+//! Compression formats: which names there are, how each is written and read.
+
+pub(crate) mod crypt;
+mod deflate;
+mod zstandard;
+
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+
+use crypt::{EncryptWriter, Encryption};
+
+/// Names for `-z` and `-d`, in the order in which mistakes list them.
+pub(crate) const NAMES: &[&str] = &[
+    "deflate-best-compression", "deflate-best-speed", "deflate-default", "gzip", "gzip-best-compression",
+    "gzip-best-speed", "lz4", "pgzip", "pgzip-best-compression", "pgzip-best-speed", "s2-better", "s2-default",
+    "s2-parallel-4", "s2-parallel-8", "zstd", "zstd-best-compression", "zstd-better-compression", "zstd-fastest",
+];
+
+/// One link of the chain that a push writes through.
+pub(crate) trait Stage: Write + Send {
+    /// Takes a buffer over; copies unless the stage can pass it on.
+    fn take(&mut self, bytes: Bytes) -> io::Result<()> {
+        self.write_all(&bytes)
+    }
+
+    /// Writes what is left and finishes the links behind.
+    fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
+/// A link that borrows its behaviour from the box.
+pub(crate) type Link = Box<dyn Stage>;
+
+/// A compression by one of [`NAMES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Compression {
+    family: Family,
+    effort: Effort,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Zstd,
+    Gzip,
+    Deflate,
+    Lz4,
+    S2,
+}
+
+/// How hard an encoder tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    Fastest,
+    Usual,
+    Better,
+    Best,
+}
+
+impl Compression {
+    /// A compression by its name; `None` when there is none. Command lines are checked against [`NAMES`] before.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let (family, rest) = name.split_once('-').unwrap_or((name, ""));
+        let family = match family {
+            "zstd" => Family::Zstd,
+            "gzip" | "pgzip" => Family::Gzip,
+            "deflate" => Family::Deflate,
+            "lz4" => Family::Lz4,
+            "s2" => Family::S2,
+            _ => return None,
+        };
+        let effort = match rest {
+            "fastest" | "best-speed" => Effort::Fastest,
+            "better" | "better-compression" => Effort::Better,
+            "best-compression" => Effort::Best,
+            _ => Effort::Usual,
+        };
+        Some(Self { family, effort })
+    }
+
+    /// Puts an encoder in front of a link.
+    pub(crate) fn encode(self, next: Link) -> io::Result<Link> {
+        match self.family {
+            Family::Zstd => Ok(Box::new(zstandard::Encoder::new(next, self.effort))),
+            Family::Gzip => Ok(deflate::gzip(next, self.effort)),
+            Family::Deflate => Ok(deflate::raw(next, self.effort)),
+            Family::Lz4 | Family::S2 => Err(io::Error::other("this compression is not available yet")),
+        }
+    }
+
+    /// Puts a decoder behind a reader. Its errors begin with the contract's words.
+    pub(crate) fn decode<'a>(self, input: Box<dyn Read + Send + 'a>) -> io::Result<Box<dyn Read + Send + 'a>> {
+        match self.family {
+            Family::Zstd => zstandard::decoder(input),
+            Family::Gzip => Ok(deflate::read_gzip(input)),
+            Family::Deflate => Ok(deflate::read_raw(input)),
+            Family::Lz4 | Family::S2 => Err(io::Error::other("this compression is not available yet")),
+        }
+    }
+}
+
+/// The link that encrypts.
+pub(crate) struct Encrypt(EncryptWriter<Link>);
+
+impl Encrypt {
+    pub(crate) fn new(next: Link, encryption: Encryption) -> Self {
+        Self(EncryptWriter::new(next, encryption))
+    }
+}
+
+impl Write for Encrypt {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stage for Encrypt {
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        self.0.finish()?.finish()
+    }
+}
+
+/// A decoder's complaint in the contract's words.
+fn damaged(why: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("decompression error: {why}"))
+}
+
+/// Translates a decoder's errors; errors of the input below pass unchanged.
+pub(crate) struct Checked<R> {
+    inner: R,
+}
+
+impl<R: Read> Checked<R> {
+    fn new(inner: R) -> Self {
+        Self { inner }
+    }
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            io::ErrorKind::UnexpectedEof => damaged("unexpected EOF"),
+            _ if error.get_ref().is_some_and(|inner| inner.is::<crate::error::Error>()) => error,
+            _ => damaged(error),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_known() {
+        for name in NAMES {
+            assert!(Compression::named(name).is_some(), "{name}");
+        }
+        assert!(Compression::named("bad").is_none());
+        assert!(NAMES.is_sorted());
+    }
+}

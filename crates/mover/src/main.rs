@@ -1,0 +1,51 @@
+//! The data mover. Installed in pods under the name `datasafed`, whose command line it keeps.
+
+mod args;
+mod codec;
+mod commands;
+mod config;
+mod error;
+mod glob;
+mod manifest;
+mod output;
+mod repo;
+mod rpath;
+mod serve;
+mod signal;
+mod storage;
+mod stream;
+mod termination;
+mod trust;
+
+use std::io::Write;
+
+use error::{Cause, Error, Result};
+use kbbackup_core::contract::exit;
+
+fn main() {
+    let outcome = run();
+    // Threads that still wait for input must not keep the process.
+    std::process::exit(match outcome {
+        Ok(()) => 0,
+        Err(Error { cause: Cause::BrokenPipe, .. }) => 128 + 13,
+        Err(Error { cause: Cause::Killed(signal), .. }) => 128 + signal,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "Error: {error}");
+            exit::FAILED
+        }
+    })
+}
+
+fn run() -> Result<()> {
+    let mut args = Vec::new();
+    for arg in std::env::args_os().skip(1) {
+        args.push(arg.into_string().map_err(|arg| Error::other(format!("{} is not UTF-8", arg.display())))?);
+    }
+    let (command, args) = args::split_command(args);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::other(format!("the runtime cannot start: {error}")))?;
+    runtime.block_on(commands::run(command, args))
+}

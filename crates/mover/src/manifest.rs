@@ -1,0 +1,222 @@
+//! The record of what a backup consists of, made while it is written.
+//!
+//! Each pod of a backup notes every object that it writes, in a journal beside its result file (one line, appended), or,
+//! where no journal is shared, as an object of its own below the backup's hidden folder. Sealing merges these notes.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use kbbackup_core::contract::{self, ManifestEntry};
+use kbbackup_core::layout;
+
+use crate::config::env;
+use crate::error::{Cause, Error, Result};
+use crate::rpath::{absolute_key, below};
+use crate::storage::{Found, Store, is_hidden};
+
+/// Writes notes for one pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorder {
+    /// The backup's absolute path.
+    pub(crate) backup: String,
+    /// The same as a key.
+    key: String,
+    action: String,
+    attempt: String,
+    journal: Option<PathBuf>,
+}
+
+impl Recorder {
+    /// The recorder of the environment; `None` when this process does not write into a backup.
+    ///
+    /// # Errors
+    /// When the backup is named but the writer is not.
+    pub(crate) fn from_environment() -> Result<Option<Self>> {
+        let Some(backup) = env(contract::ENV_BACKUP_PATH) else { return Ok(None) };
+        let key = absolute_key(&backup);
+        if key.is_empty() {
+            return Err(Error::other(format!("{} is the repository's root", contract::ENV_BACKUP_PATH)));
+        }
+        Ok(Some(Self {
+            key,
+            backup,
+            action: env(contract::ENV_ACTION).unwrap_or_else(|| "none".to_owned()),
+            attempt: env(contract::ENV_ATTEMPT).unwrap_or_else(|| "none".to_owned()),
+            journal: env(contract::ENV_JOURNAL).map(PathBuf::from),
+        }))
+    }
+
+    /// The part of a key below the backup; `None` for objects elsewhere and for our own.
+    pub(crate) fn covers<'a>(&self, key: &'a str) -> Option<&'a str> {
+        below(key, &self.key).filter(|rest| !is_hidden(rest))
+    }
+
+    /// Whether a key lies at or below the backup, or is one of its parents: removing it would touch the backup.
+    fn touches(&self, key: &str) -> bool {
+        key == self.key || below(key, &self.key).is_some() || below(&self.key, key).is_some()
+    }
+
+    /// Refuses to change a sealed backup. Looks once per pod where a journal is shared.
+    ///
+    /// # Errors
+    /// [`Cause::Sealed`].
+    pub(crate) async fn refuse_sealed(&self, store: &Store, key: &str) -> Result<()> {
+        if !self.touches(key) {
+            return Ok(());
+        }
+        let marker = self.journal.as_ref().map(|journal| journal.with_extension("unsealed"));
+        if marker.as_ref().is_some_and(|marker| marker.exists()) {
+            return Ok(());
+        }
+        if let Found::File(_) = store.lookup(&absolute_key(&layout::seal(&self.backup))).await? {
+            return Err(Error::new(
+                Cause::Sealed,
+                format!("the backup {} is sealed: nothing may be written into it or removed from it", self.backup),
+            ));
+        }
+        if let Some(marker) = marker {
+            // Only saves the next look.
+            let _ = std::fs::write(marker, b"");
+        }
+        Ok(())
+    }
+
+    /// Notes entries.
+    ///
+    /// # Errors
+    /// When they cannot be written; what they speak of is not part of the backup then.
+    pub(crate) async fn record(&self, store: &Store, entries: &[ManifestEntry]) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let lines = lines(entries)?;
+        match &self.journal {
+            Some(journal) => append(journal, &lines),
+            None => store.put(&self.fragment(), Bytes::from(lines)).await,
+        }
+    }
+
+    /// A new fragment's key: names sort by time, because later notes win.
+    fn fragment(&self) -> String {
+        let now = jiff::Timestamp::now().as_nanosecond();
+        let dir = absolute_key(&layout::fragments(&self.backup, &self.action, &self.attempt));
+        format!("{dir}/{now:020}-{:08x}.jsonl", rand::random::<u32>())
+    }
+
+    /// Stores the journal as one fragment. Returns its entries.
+    ///
+    /// # Errors
+    /// When the journal is damaged or the store refuses.
+    pub(crate) async fn upload_journal(&self, store: &Store) -> Result<Merged> {
+        let Some(journal) = &self.journal else { return Ok(Merged::default()) };
+        let bytes = match std::fs::read(journal) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Merged::default()),
+            Err(error) => return Err(Error::file("open", journal, &error)),
+        };
+        let mut merged = Merged::default();
+        merged.add(&journal.display().to_string(), &bytes)?;
+        if !bytes.is_empty() {
+            store.put(&self.fragment(), Bytes::from(bytes)).await?;
+        }
+        Ok(merged)
+    }
+}
+
+fn append(journal: &Path, lines: &[u8]) -> Result<()> {
+    let failed = |error: std::io::Error| Error::file("write", journal, &error);
+    // One write call on a file opened for appending, so that lines of parallel pushes never mix.
+    OpenOptions::new().append(true).create(true).open(journal).map_err(failed)?.write_all(lines).map_err(failed)
+}
+
+/// Entries as lines of JSON.
+pub(crate) fn lines<'a>(entries: impl IntoIterator<Item = &'a ManifestEntry>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for entry in entries {
+        serde_json::to_writer(&mut bytes, entry).map_err(|error| Error::other(format!("manifest: {error}")))?;
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
+}
+
+/// Notes merged: the last one about a path counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Merged {
+    pub(crate) entries: BTreeMap<String, ManifestEntry>,
+}
+
+impl Merged {
+    /// Adds a file of lines. A last line without an end is one whose writer died; it never became part of the backup.
+    ///
+    /// # Errors
+    /// [`Cause::Damaged`] when a complete line is not an entry.
+    pub(crate) fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        for (number, line) in bytes[..complete].split(|byte| *byte == b'\n').enumerate() {
+            if line.is_empty() {
+                continue;
+            }
+            let entry: ManifestEntry = serde_json::from_slice(line).map_err(|error| {
+                Error::new(Cause::Damaged, format!("{name} line {}: not a manifest entry: {error}", number + 1))
+            })?;
+            if !is_clean(&entry.path) {
+                return Err(Error::new(Cause::Damaged, format!("{name}: path {:?} leaves the backup", entry.path)));
+            }
+            if entry.removed {
+                self.entries.remove(&entry.path);
+            } else {
+                self.entries.insert(entry.path.clone(), entry);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stored(&self) -> contract::Stored {
+        contract::Stored {
+            objects: self.entries.len() as u64,
+            bytes: self.entries.values().map(|entry| entry.size).sum(),
+        }
+    }
+}
+
+/// Whether a manifest's path is a plain relative one.
+fn is_clean(path: &str) -> bool {
+    !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(path: &str, size: u64, removed: bool) -> String {
+        let entry = ManifestEntry { path: path.into(), size, blake3: "00".into(), removed };
+        serde_json::to_string(&entry).unwrap() + "\n"
+    }
+
+    #[test]
+    fn the_last_word_about_a_path_counts() {
+        let mut merged = Merged::default();
+        let text = [line("a", 1, false), line("b", 2, false), line("a", 3, false), line("b", 0, true)].concat();
+        merged.add("x", text.as_bytes()).unwrap();
+        assert_eq!(merged.stored(), contract::Stored { objects: 1, bytes: 3 });
+    }
+
+    #[test]
+    fn a_line_cut_by_death_is_no_line() {
+        let mut merged = Merged::default();
+        let text = line("a", 1, false) + "{\"path\":\"b\"";
+        merged.add("x", text.as_bytes()).unwrap();
+        assert_eq!(merged.entries.len(), 1);
+        assert!(merged.add("x", b"{}\n").is_err());
+    }
+
+    #[test]
+    fn paths_stay_inside() {
+        for path in ["../x", "/x", "a//b", ""] {
+            assert!(Merged::default().add("x", line(path, 1, false).as_bytes()).is_err(), "{path}");
+        }
+    }
+}

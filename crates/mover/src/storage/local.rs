@@ -1,0 +1,386 @@
+//! The file system: atomic, durable objects as plain files.
+
+use std::fs::{self, File, FileTimes, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+
+use super::{Depth, Entry, Found, TEMPORARY, Visit, no_directory};
+use crate::config::value::Options;
+use crate::error::{Cause, Error, Result};
+use crate::rpath;
+
+/// How much is read at once.
+const CHUNK: usize = 1 << 20;
+
+/// A directory as a repository.
+#[derive(Clone, Debug)]
+pub(crate) struct Local {
+    root: PathBuf,
+    follow_links: bool,
+}
+
+impl Local {
+    pub(super) fn open(options: &Options<'_>) -> Result<Self> {
+        let follow_links = options.bool("copy_links", false)?;
+        for key in ["links", "skip_links", "one_file_system", "no_set_modtime", "no_preallocate"] {
+            options.bool(key, false)?;
+        }
+        let root = options.text("root").unwrap_or(".");
+        let root = std::path::absolute(root).map_err(|error| Error::file("abs", Path::new(root), &error))?;
+        if fs::metadata(&root).is_ok_and(|meta| !meta.is_dir()) {
+            return Err(Error::new(Cause::NotDirectory, "is a file not a directory"));
+        }
+        Ok(Self { root, follow_links })
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        if key.is_empty() { self.root.clone() } else { self.root.join(key) }
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<fs::Metadata> {
+        if self.follow_links { fs::metadata(path) } else { fs::symlink_metadata(path) }
+    }
+
+    fn entry(key: String, meta: &fs::Metadata) -> Entry {
+        let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        Entry {
+            key,
+            dir: meta.is_dir(),
+            size: meta.len() as i64,
+            modified: Timestamp::try_from(modified).unwrap_or(Timestamp::UNIX_EPOCH),
+            etag: None,
+        }
+    }
+
+    pub(super) fn lookup(&self, key: &str) -> Result<Found> {
+        let path = self.path(key);
+        match self.metadata(&path) {
+            Ok(meta) if meta.is_dir() => Ok(Found::Dir),
+            Ok(meta) if meta.is_file() => Ok(Found::File(Self::entry(key.to_owned(), &meta))),
+            // Links that are not followed, sockets and devices are not objects.
+            Ok(_) => Ok(Found::Missing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Missing),
+            Err(error) => Err(Error::file("lstat", &path, &error)),
+        }
+    }
+
+    pub(super) fn walk(&self, key: &str, depth: Depth, visit: Visit<'_>) -> Result<()> {
+        // Depth first with the children of a directory behind all of its entries, so that memory holds one directory
+        // and the names of the waiting ones.
+        let mut waiting = vec![(key.to_owned(), 1usize)];
+        let mut first = true;
+        while let Some((dir, level)) = waiting.pop() {
+            let entries = match self.read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(error) if first => return Err(error),
+                // A directory that vanished or may not be read does not end a listing.
+                Err(error) if error.is(Cause::NotFound) => continue,
+                Err(error) => {
+                    crate::output::note(&format!("ERROR : {dir}: error listing: {error}"));
+                    continue;
+                }
+            };
+            first = false;
+            if depth == Depth::All || matches!(depth, Depth::Levels(levels) if level < levels) {
+                let children = entries.iter().rev().filter(|entry| entry.dir);
+                waiting.extend(children.map(|entry| (entry.key.clone(), level + 1)));
+            }
+            visit(entries)?;
+        }
+        Ok(())
+    }
+
+    /// The sorted entries of one directory.
+    fn read_dir(&self, dir: &str) -> Result<Vec<Entry>> {
+        let path = self.path(dir);
+        let listing = fs::read_dir(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => no_directory(),
+            _ => Error::file("failed to read directory entry: readdirent", &path, &error)
+                .within("error in ListJSON"),
+        });
+        let listing = match listing {
+            // The contract: a directory that may not be read is reported and looks empty.
+            Err(error) if error.is(Cause::AccessDenied) => {
+                crate::output::note(&format!("ERROR : {dir}: error listing: {error}"));
+                return Ok(Vec::new());
+            }
+            other => other?,
+        };
+        let mut entries = Vec::new();
+        for item in listing {
+            let item = item.map_err(|error| Error::file("readdirent", &path, &error))?;
+            let name = item.file_name().to_string_lossy().into_owned();
+            let meta = match self.metadata(&item.path()) {
+                Ok(meta) => meta,
+                Err(error) => {
+                    if fs::symlink_metadata(item.path()).is_ok() {
+                        crate::output::note(&format!("ERROR : {name}: {}", crate::error::reason(&error)));
+                    }
+                    continue;
+                }
+            };
+            if meta.is_dir() || meta.is_file() {
+                entries.push(Self::entry(rpath::join(dir, &name), &meta));
+            } else {
+                crate::output::note(&format!("NOTICE: {name}: can't copy, it is not a regular file"));
+            }
+        }
+        entries.sort_unstable_by(|left, right| left.key.cmp(&right.key));
+        Ok(entries)
+    }
+
+    pub(super) fn read(&self, key: &str) -> Result<Reader> {
+        let path = self.path(key);
+        let file = File::open(&path).map_err(|error| Error::file("open", &path, &error))?;
+        Ok(Reader { file, path, buffer: BytesMut::new() })
+    }
+
+    pub(super) fn create(&self, key: &str) -> Result<Writer> {
+        let mut path = self.path(key);
+        // A rename would replace a link; what is meant is its target.
+        let old = match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_symlink() && self.follow_links => {
+                if let Ok(target) = fs::canonicalize(&path) {
+                    path = target;
+                }
+                fs::metadata(&path).ok()
+            }
+            Ok(meta) => Some(meta),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => None,
+            Err(error) => return Err(Error::file("open", &path, &error)),
+        };
+        let dir = path.parent().unwrap_or(&self.root).to_owned();
+        self.make_dirs(&dir)?;
+        let (file, temporary) = new_temporary(&dir).map_err(|error| Error::file("open", &path, &error))?;
+        let writer = Writer { file, path, temporary, dir, began: SystemTime::now() };
+        if let Some(old) = old
+            && let Err(error) = fs::set_permissions(&writer.temporary, old.permissions())
+        {
+            let error = Error::file("chmod", &writer.path, &error);
+            writer.abort();
+            return Err(error);
+        }
+        Ok(writer)
+    }
+
+    /// Makes missing directories durable: each new one is written into its parent.
+    fn make_dirs(&self, dir: &Path) -> Result<()> {
+        match fs::metadata(dir) {
+            Ok(meta) if meta.is_dir() => return Ok(()),
+            Ok(_) => return Err(Error::new(Cause::NotDirectory, format!("mkdir {}: not a directory", dir.display()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+            Err(error) => return Err(Error::file("mkdir", dir, &error)),
+        }
+        if let Some(parent) = dir.parent() {
+            self.make_dirs(parent)?;
+            match fs::create_dir(dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::file("mkdir", dir, &error));
+                }
+                _ => sync_dir(parent),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_new(&self, key: &str, bytes: &[u8]) -> Result<bool> {
+        let mut writer = self.create(key)?;
+        let result = writer.write(bytes).and_then(|()| writer.sync());
+        if let Err(error) = result {
+            writer.abort();
+            return Err(error);
+        }
+        // A hard link fails when the name is taken, which a rename does not.
+        let linked = fs::hard_link(&writer.temporary, &writer.path);
+        let path = writer.path.clone();
+        sync_dir(&writer.dir);
+        writer.abort();
+        match linked {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(Error::file("link", &path, &error)),
+        }
+    }
+
+    pub(super) fn remove(&self, key: &str) -> Result<()> {
+        let path = self.path(key);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_dir() => return Err(Error::new(Cause::IsDirectory, "is a directory not a file")),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::file("lstat", &path, &error)),
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", &path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn remove_all(&self, key: &str) -> Result<()> {
+        let path = self.path(key);
+        let within = |error: Error| error.within("failed to remove directories");
+        let meta = fs::symlink_metadata(&path).map_err(|error| within(Error::file("stat", &path, &error)))?;
+        if meta.is_symlink() && self.follow_links && fs::metadata(&path).is_ok_and(|target| target.is_dir()) {
+            // The contract follows the link: what it points to is emptied, then the link goes.
+            for item in fs::read_dir(&path).map_err(|error| within(Error::file("open", &path, &error)))? {
+                let item = item.map_err(|error| within(Error::file("readdirent", &path, &error)))?.path();
+                let removed = if item.is_dir() && !item.is_symlink() {
+                    fs::remove_dir_all(&item)
+                } else {
+                    fs::remove_file(&item)
+                };
+                removed.map_err(|error| within(Error::file("remove", &item, &error)))?;
+            }
+            return fs::remove_file(&path).map_err(|error| within(Error::file("remove", &path, &error)));
+        }
+        if !meta.is_dir() {
+            return Err(within(Error::new(Cause::NotDirectory, "is a file not a directory")));
+        }
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(within(Error::file("remove", &path, &error))),
+            _ => {
+                sync_dir(path.parent().unwrap_or(&self.root));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn mkdir(&self, key: &str) -> Result<()> {
+        self.make_dirs(&self.path(key))
+    }
+
+    pub(super) fn rmdir(&self, key: &str) -> Result<()> {
+        let path = self.path(key);
+        match fs::metadata(&path) {
+            Ok(meta) if !meta.is_dir() => return Err(Error::new(Cause::NotDirectory, "is a file not a directory")),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::file("stat", &path, &error)),
+        }
+        let mut removed = fs::remove_dir(&path);
+        if removed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::DirectoryNotEmpty)
+            && sweep_one(&path).unwrap_or(false)
+        {
+            removed = fs::remove_dir(&path);
+        }
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file("remove", &path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn sweep(&self, key: &str) -> Result<()> {
+        let mut waiting = vec![self.path(key)];
+        while let Some(dir) = waiting.pop() {
+            let Ok(listing) = fs::read_dir(&dir) else { continue };
+            waiting.extend(
+                listing.flatten().filter(|item| item.file_type().is_ok_and(|kind| kind.is_dir())).map(|item| item.path()),
+            );
+            sweep_one(&dir).map_err(|error| Error::file("remove", &dir, &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes unfinished files of dead writers from one directory. Returns whether there were any.
+fn sweep_one(dir: &Path) -> io::Result<bool> {
+    let mut swept = false;
+    for item in fs::read_dir(dir)?.flatten() {
+        // A living writer holds the lock.
+        if item.file_name().to_string_lossy().starts_with(TEMPORARY)
+            && File::open(item.path()).is_ok_and(|file| file.try_lock().is_ok())
+        {
+            fs::remove_file(item.path())?;
+            swept = true;
+        }
+    }
+    Ok(swept)
+}
+
+fn new_temporary(dir: &Path) -> io::Result<(File, PathBuf)> {
+    let temporary = dir.join(format!("{TEMPORARY}{:016x}", rand::random::<u64>()));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&temporary)?;
+    // The lock says that somebody is writing; where the file system has none, leftovers are only swept with the directory.
+    let _ = file.try_lock();
+    Ok((file, temporary))
+}
+
+/// Makes names durable. File systems that cannot do this for directories (some network ones) say so by an error that
+/// changes nothing for the data.
+fn sync_dir(dir: &Path) {
+    if let Ok(dir) = File::open(dir) {
+        let _ = dir.sync_all();
+    }
+}
+
+/// A file being read.
+pub(crate) struct Reader {
+    file: File,
+    path: PathBuf,
+    buffer: BytesMut,
+}
+
+impl Reader {
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>> {
+        // Takes the buffer back when nobody holds its parts any more.
+        self.buffer.reserve(CHUNK);
+        self.buffer.resize(CHUNK, 0);
+        loop {
+            match self.file.read(&mut self.buffer) {
+                Ok(0) => return Ok(None),
+                Ok(read) => return Ok(Some(self.buffer.split_to(read).freeze())),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::file("read", &self.path, &error)),
+            }
+        }
+    }
+}
+
+/// A file being written under a temporary name.
+pub(crate) struct Writer {
+    file: File,
+    path: PathBuf,
+    temporary: PathBuf,
+    dir: PathBuf,
+    began: SystemTime,
+}
+
+impl Writer {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| Error::file("write", &self.path, &error))
+    }
+
+    fn sync(&self) -> Result<()> {
+        // The contract: an object's time is when its push began.
+        let _ = self.file.set_times(FileTimes::new().set_modified(self.began));
+        self.file.sync_all().map_err(|error| Error::file("sync", &self.path, &error))
+    }
+
+    pub(super) fn commit(self) -> Result<()> {
+        let done = self
+            .sync()
+            .and_then(|()| fs::rename(&self.temporary, &self.path).map_err(|error| Error::file("open", &self.path, &error)));
+        match done {
+            Ok(()) => {
+                sync_dir(&self.dir);
+                Ok(())
+            }
+            Err(error) => {
+                self.abort();
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn abort(self) {
+        // Nothing can be done about a leftover here; its lock goes with this process, so that it can be swept.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}

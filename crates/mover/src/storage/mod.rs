@@ -1,0 +1,284 @@
+//! A repository as a set of objects with keys: the file system directly, everything else through OpenDAL.
+//!
+//! The contract promises things about files that an object store cannot (links, real directories, the exact words of the
+//! operating system), so the file system has an implementation of its own; see `FORMAT.md`.
+
+mod http;
+mod local;
+mod remote;
+mod s3;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+pub(crate) use http::CERTIFICATES;
+use local::Local;
+use remote::Remote;
+
+use crate::config::ini::Ini;
+use crate::config::value::Options;
+use crate::error::{Cause, Error, Result};
+
+/// Names of unfinished files begin with this; no listing shows them.
+pub(crate) const TEMPORARY: &str = ".kbbackup-tmp-";
+
+/// An object or a directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// Relative to the repository's root, without slashes at its ends.
+    pub(crate) key: String,
+    pub(crate) dir: bool,
+    /// In bytes; what the back end says for a directory.
+    pub(crate) size: i64,
+    pub(crate) modified: Timestamp,
+    /// Version of the content, where the back end has one.
+    pub(crate) etag: Option<String>,
+}
+
+/// What lies at a key.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    File(Entry),
+    Dir,
+    Missing,
+}
+
+/// How far a listing goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// This many levels, at least 1.
+    Levels(usize),
+    All,
+}
+
+/// Receives a listing in blocks: a directory's sorted entries, or a page of a store.
+pub(crate) type Visit<'a> = &'a mut (dyn FnMut(Vec<Entry>) -> Result<()> + Send);
+
+/// An open repository.
+pub(crate) enum Store {
+    Local(Local),
+    Remote(Remote),
+}
+
+impl Store {
+    /// Builds the repository of a configuration. Object stores are not contacted.
+    ///
+    /// # Errors
+    /// A missing or unknown type, or an option that is wrong for it.
+    pub(crate) fn open(ini: &Ini) -> Result<Self> {
+        let options = Options::new(ini);
+        match options.text("type") {
+            None => Err(Error::other("didn't find section in config file (\"backend\")")),
+            Some("local") => Local::open(&options).map(Self::Local),
+            Some("s3") => s3::open(&options).map(Self::Remote),
+            Some(other) => Err(Error::other(format!("didn't find backend called {other:?}"))),
+        }
+    }
+
+    /// Whether directories exist by themselves, as in a file system.
+    pub(crate) fn has_directories(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+
+    /// What lies at `key`.
+    ///
+    /// # Errors
+    /// When the back end refuses or cannot be reached.
+    pub(crate) async fn lookup(&self, key: &str) -> Result<Found> {
+        match self {
+            Self::Local(local) => local.lookup(key),
+            Self::Remote(remote) => remote.lookup(key).await,
+        }
+    }
+
+    /// Lists below the directory `key`, never the directory itself.
+    ///
+    /// # Errors
+    /// [`Cause::NotFound`] when there is no such directory and directories are real here.
+    pub(crate) async fn walk(&self, key: &str, depth: Depth, visit: Visit<'_>) -> Result<()> {
+        match self {
+            Self::Local(local) => local.walk(key, depth, visit),
+            Self::Remote(remote) => remote.walk(key, depth, visit).await,
+        }
+    }
+
+    /// Opens an object for reading from its start.
+    ///
+    /// # Errors
+    /// [`Cause::NotFound`], [`Cause::IsDirectory`], or what the back end says.
+    pub(crate) async fn read(&self, entry: &Entry) -> Result<Source> {
+        match self {
+            Self::Local(local) => local.read(&entry.key).map(Source::Local),
+            Self::Remote(remote) => remote.read(entry).await.map(Source::Remote),
+        }
+    }
+
+    /// Begins an object. Nothing is visible before [`Sink::commit`].
+    ///
+    /// # Errors
+    /// When the back end refuses.
+    pub(crate) async fn create(&self, key: &str) -> Result<Sink> {
+        match self {
+            Self::Local(local) => local.create(key).map(|file| Sink::Local(Box::new(file))),
+            Self::Remote(remote) => remote.create(key).await.map(|upload| Sink::Remote(Box::new(upload))),
+        }
+    }
+
+    /// Stores a small object, whole or not at all.
+    ///
+    /// # Errors
+    /// When the back end refuses.
+    pub(crate) async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
+        let mut sink = self.create(key).await?;
+        match sink.write(bytes).await {
+            Ok(()) => sink.commit().await,
+            Err(error) => {
+                sink.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Stores a small object unless the key is taken. Returns whether it was stored.
+    ///
+    /// # Errors
+    /// When the back end refuses.
+    pub(crate) async fn put_new(&self, key: &str, bytes: Bytes) -> Result<bool> {
+        match self {
+            Self::Local(local) => local.put_new(key, &bytes),
+            Self::Remote(remote) => remote.put_new(key, bytes).await,
+        }
+    }
+
+    /// Reads a small object whole; `None` when it does not exist.
+    ///
+    /// # Errors
+    /// When it is larger than `limit` bytes or cannot be read.
+    pub(crate) async fn get(&self, key: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let Found::File(entry) = self.lookup(key).await? else { return Ok(None) };
+        if entry.size as u64 > limit {
+            return Err(Error::other(format!("{key} has {} bytes, more than the {limit} expected", entry.size)));
+        }
+        let mut source = self.read(&entry).await?;
+        let mut bytes = Vec::with_capacity(entry.size as usize);
+        while let Some(chunk) = source.next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Removes one object; a missing one is a success.
+    ///
+    /// # Errors
+    /// [`Cause::IsDirectory`], or what the back end says.
+    pub(crate) async fn remove(&self, key: &str) -> Result<()> {
+        match self {
+            Self::Local(local) => local.remove(key),
+            Self::Remote(remote) => remote.remove(key).await,
+        }
+    }
+
+    /// Removes a directory with everything below it, hidden and temporary files too.
+    ///
+    /// # Errors
+    /// The first refusal, after everything else was tried.
+    pub(crate) async fn remove_all(&self, key: &str) -> Result<()> {
+        match self {
+            Self::Local(local) => local.remove_all(key),
+            Self::Remote(remote) => remote.remove_all(key).await,
+        }
+    }
+
+    /// Makes a directory and its parents; a success without effect where directories are not real.
+    ///
+    /// # Errors
+    /// When something else has the name.
+    pub(crate) fn mkdir(&self, key: &str) -> Result<()> {
+        match self {
+            Self::Local(local) => local.mkdir(key),
+            Self::Remote(_) => Ok(()),
+        }
+    }
+
+    /// Removes an empty directory; a missing one is a success.
+    ///
+    /// # Errors
+    /// [`Cause::NotEmpty`], [`Cause::NotDirectory`].
+    pub(crate) fn rmdir(&self, key: &str) -> Result<()> {
+        match self {
+            Self::Local(local) => local.rmdir(key),
+            Self::Remote(_) => Ok(()),
+        }
+    }
+
+    /// Removes what unfinished writes left below a directory, as far as nobody is writing it any more.
+    ///
+    /// # Errors
+    /// When the back end refuses.
+    pub(crate) fn sweep(&self, key: &str) -> Result<()> {
+        match self {
+            Self::Local(local) => local.sweep(key),
+            Self::Remote(_) => Ok(()),
+        }
+    }
+}
+
+/// An object being read.
+pub(crate) enum Source {
+    Local(local::Reader),
+    Remote(remote::Download),
+}
+
+impl Source {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// When reading fails for good.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
+        match self {
+            Self::Local(reader) => reader.next(),
+            Self::Remote(download) => download.next().await,
+        }
+    }
+}
+
+/// An object being written.
+pub(crate) enum Sink {
+    Local(Box<local::Writer>),
+    Remote(Box<remote::Upload>),
+}
+
+impl Sink {
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        match self {
+            Self::Local(file) => file.write(&bytes),
+            Self::Remote(upload) => upload.write(bytes).await,
+        }
+    }
+
+    /// Makes the object durable and visible, at once and whole.
+    pub(crate) async fn commit(self) -> Result<()> {
+        match self {
+            Self::Local(file) => file.commit(),
+            Self::Remote(upload) => upload.commit().await,
+        }
+    }
+
+    /// Leaves no trace of the object.
+    pub(crate) async fn abort(self) {
+        match self {
+            Self::Local(file) => file.abort(),
+            Self::Remote(upload) => upload.abort().await,
+        }
+    }
+}
+
+/// Whether a name may not be shown: our hidden folder, or an unfinished file.
+pub(crate) fn is_hidden(key: &str) -> bool {
+    key.split('/').any(|name| name == kbbackup_core::layout::HIDDEN || name.starts_with(TEMPORARY))
+}
+
+/// The error of a missing directory.
+pub(crate) fn no_directory() -> Error {
+    Error::new(Cause::NotFound, "directory not found")
+}

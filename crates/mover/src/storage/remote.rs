@@ -1,0 +1,410 @@
+//! Object stores behind OpenDAL.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use opendal::layers::{RetryLayer, TimeoutLayer};
+use opendal::{Buffer, ErrorKind, FuturesBytesStream, Lister, Operator, Writer};
+
+use super::{Depth, Entry, Found, Visit};
+use crate::error::{Cause, Error, Result};
+
+/// How a listing is handed on: entries per block.
+const PAGE: usize = 1000;
+/// What one ranged read fetches, and how many are under way.
+const READ_CHUNK: usize = 4 << 20;
+const READ_AHEAD: usize = 3;
+
+/// What uploads of one kind of store may look like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Size of the first parts; later ones grow, see [`Limits::part`].
+    first_part: usize,
+    /// Parts under way at once, beside the one being filled.
+    parallel: usize,
+    /// Most parts an object may have.
+    parts: usize,
+}
+
+impl Limits {
+    pub(super) const S3: Self = Self { first_part: 8 << 20, parallel: 3, parts: 10_000 };
+
+    /// Size of the part with this number, from 0. Parts double each thousand, so that the last of 10,000 ends
+    /// beyond 5 TiB, the most an object may have, while objects of usual size need little memory.
+    fn part(self, number: usize) -> usize {
+        let doublings = number / (self.parts / 10);
+        // 8 MiB up to 16 GiB in all, then 16, 32 ... 1024 MiB.
+        self.first_part << doublings.min(8).saturating_sub(1)
+    }
+}
+
+/// An object store.
+pub(crate) struct Remote {
+    /// Gives up within half a minute: for questions, and for the first sign of life.
+    quick: Operator,
+    /// Rides out a server's restart: for the middle of a long transfer.
+    patient: Operator,
+    limits: Limits,
+}
+
+impl Remote {
+    pub(super) fn new(operator: Operator, client: reqwest::Client, limits: Limits) -> Self {
+        let transport = opendal::HttpTransporter::new(opendal_http_transport_reqwest::ReqwestTransport::new(client));
+        let context = operator.base_context().with_http_transport(transport);
+        let operator = operator.with_context(context);
+        // The timeout is inside the retry: a try that hangs is tried again.
+        let patience = |times, longest, io| {
+            operator
+                .clone()
+                .layer(TimeoutLayer::new().with_timeout(Duration::from_secs(io)).with_io_timeout(Duration::from_secs(io)))
+                .layer(
+                    RetryLayer::new()
+                        .with_jitter()
+                        .with_min_delay(Duration::from_millis(200))
+                        .with_max_delay(Duration::from_secs(longest))
+                        .with_max_times(times),
+                )
+        };
+        Self { quick: patience(3, 2, 20), patient: patience(10, 20, 300), limits }
+    }
+
+    pub(super) async fn lookup(&self, key: &str) -> Result<Found> {
+        if key.is_empty() {
+            return Ok(Found::Dir);
+        }
+        match self.quick.stat(key).await {
+            Ok(meta) if meta.is_file() => Ok(Found::File(Entry {
+                key: key.to_owned(),
+                dir: false,
+                size: meta.content_length() as i64,
+                modified: meta.last_modified().map_or(Timestamp::UNIX_EPOCH, Into::into),
+                etag: meta.etag().map(str::to_owned),
+            })),
+            Ok(_) => Ok(Found::Missing),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Found::Missing),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    async fn lister(&self, key: &str, recursive: bool) -> Result<Lister> {
+        let dir = if key.is_empty() { "/".to_owned() } else { format!("{key}/") };
+        self.quick.lister_with(&dir).recursive(recursive).await.map_err(|error| failure(&error))
+    }
+
+    pub(super) async fn walk(&self, key: &str, depth: Depth, visit: Visit<'_>) -> Result<()> {
+        match depth {
+            Depth::Levels(1) => self.walk_one(key, visit).await,
+            Depth::Levels(levels) => {
+                // Bounded depth is asked level by level; everything below is never fetched.
+                let mut dirs = vec![key.to_owned()];
+                for _ in 0..levels {
+                    let mut below = Vec::new();
+                    for dir in dirs {
+                        self.walk_one(&dir, &mut |entries| {
+                            below.extend(entries.iter().filter(|entry| entry.dir).map(|entry| entry.key.clone()));
+                            visit(entries)
+                        })
+                        .await?;
+                    }
+                    dirs = below;
+                }
+                Ok(())
+            }
+            Depth::All => self.walk_all(key, visit).await,
+        }
+    }
+
+    /// One level: directories carry the contract's fixed time.
+    async fn walk_one(&self, key: &str, visit: Visit<'_>) -> Result<()> {
+        let mut lister = self.lister(key, false).await?;
+        let mut entries = Vec::new();
+        while let Some(item) = lister.next().await {
+            let item = item.map_err(|error| failure(&error))?;
+            if let Some(entry) = entry(key, &item) {
+                entries.push(entry);
+            }
+        }
+        entries.sort_unstable_by(|left, right| left.key.cmp(&right.key));
+        entries.dedup_by(|left, right| left.key == right.key && left.dir == right.dir);
+        visit(entries)
+    }
+
+    /// Everything: objects in the store's order first, then the directories that their keys imply.
+    async fn walk_all(&self, key: &str, visit: Visit<'_>) -> Result<()> {
+        let now = Timestamp::now();
+        let mut dirs = BTreeSet::new();
+        let mut page = Vec::with_capacity(PAGE);
+        let mut lister = self.lister(key, true).await?;
+        while let Some(item) = lister.next().await {
+            let item = item.map_err(|error| failure(&error))?;
+            let Some(entry) = entry(key, &item) else { continue };
+            let mut parent = entry.key.as_str();
+            while let Some((dir, _)) = parent.rsplit_once('/')
+                && dir.len() > key.len()
+                && !dirs.contains(dir)
+            {
+                dirs.insert(dir.to_owned());
+                parent = dir;
+            }
+            if entry.dir {
+                dirs.insert(entry.key);
+                continue;
+            }
+            page.push(entry);
+            if page.len() == PAGE {
+                visit(std::mem::replace(&mut page, Vec::with_capacity(PAGE)))?;
+            }
+        }
+        visit(page)?;
+        let dirs = dirs.into_iter().map(|key| Entry { key, dir: true, size: -1, modified: now, etag: None });
+        visit(dirs.collect())
+    }
+
+    pub(super) async fn read(&self, entry: &Entry) -> Result<Download> {
+        let size = entry.size as u64;
+        let mut reader = self
+            .patient
+            .reader_with(&entry.key)
+            .chunk(READ_CHUNK)
+            .concurrent(READ_AHEAD)
+            .content_length_hint(size);
+        if let Some(etag) = &entry.etag {
+            // Ranges of two versions of an object must not be glued together.
+            reader = reader.if_match(etag);
+        }
+        let reader = reader.await.map_err(|error| failure(&error))?;
+        let stream = reader.into_bytes_stream(0..size).await.map_err(|error| failure(&error))?;
+        Ok(Download { stream, left: size })
+    }
+
+    pub(super) async fn create(&self, key: &str) -> Result<Upload> {
+        Ok(Upload {
+            quick: self.quick.clone(),
+            patient: self.patient.clone(),
+            key: key.to_owned(),
+            limits: self.limits,
+            writer: None,
+            part: Vec::new(),
+            filled: 0,
+            number: 0,
+        })
+    }
+
+    pub(super) async fn put_new(&self, key: &str, bytes: Bytes) -> Result<bool> {
+        match self.quick.write_with(key, bytes.clone()).if_not_exists(true).await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::ConditionNotMatch | ErrorKind::AlreadyExists) => Ok(false),
+            // A server without conditional writes: looking first leaves a window between look and write, in which a second
+            // writer of the same key could win. Two sealing actions of one backup never run at once, so this is the
+            // best such a server can do.
+            Err(error) if error.kind() == ErrorKind::Unsupported || error.to_string().contains("NotImplemented") => {
+                if let Found::File(_) = self.lookup(key).await? {
+                    return Ok(false);
+                }
+                self.quick.write(key, bytes).await.map_err(|error| failure(&error))?;
+                Ok(true)
+            }
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    pub(super) async fn remove(&self, key: &str) -> Result<()> {
+        self.quick.delete(key).await.map_err(|error| failure(&error))
+    }
+
+    pub(super) async fn remove_all(&self, key: &str) -> Result<()> {
+        let mut lister = self.lister(key, true).await?;
+        let mut deleter = self.quick.deleter().await.map_err(|error| failure(&error))?;
+        let dir = format!("{key}/");
+        while let Some(item) = lister.next().await {
+            let item = item.map_err(|error| failure(&error))?;
+            if key.is_empty() || item.path().starts_with(&dir) {
+                deleter.delete(item.path()).await.map_err(|error| failure(&error))?;
+            }
+        }
+        deleter.close().await.map_err(|error| failure(&error))
+    }
+}
+
+fn entry(listed: &str, item: &opendal::Entry) -> Option<Entry> {
+    let path = item.path();
+    let key = path.trim_matches('/');
+    if key.is_empty() || key == listed {
+        return None;
+    }
+    let dir = path.ends_with('/');
+    // The contract's time of a directory in an object store.
+    let fixed = Timestamp::from_second(946_684_800).unwrap_or(Timestamp::UNIX_EPOCH);
+    Some(Entry {
+        key: key.to_owned(),
+        dir,
+        size: if dir { 0 } else { item.metadata().content_length() as i64 },
+        modified: if dir { fixed } else { item.metadata().last_modified().map_or(fixed, Into::into) },
+        etag: None,
+    })
+}
+
+/// An object being read.
+pub(crate) struct Download {
+    stream: FuturesBytesStream,
+    left: u64,
+}
+
+impl Download {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let chunk = self.stream.try_next().await.map_err(|error| match error.get_ref() {
+            Some(inner) => inner
+                .downcast_ref::<opendal::Error>()
+                .map_or_else(|| Error::other(error.to_string()), failure),
+            None => Error::other(error.to_string()),
+        })?;
+        match chunk {
+            Some(chunk) => {
+                self.left = self.left.saturating_sub(chunk.len() as u64);
+                Ok(Some(chunk))
+            }
+            None => Err(Error::new(Cause::Damaged, format!("the object ended {} bytes early", self.left))),
+        }
+    }
+}
+
+/// An object being written: nothing is visible before the commit, because parts only become an object then.
+pub(crate) struct Upload {
+    quick: Operator,
+    patient: Operator,
+    key: String,
+    limits: Limits,
+    writer: Option<Writer>,
+    part: Vec<Bytes>,
+    filled: usize,
+    number: usize,
+}
+
+impl Upload {
+    pub(super) async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = self.limits.part(self.number) - self.filled;
+            let piece = bytes.split_to(room.min(bytes.len()));
+            self.filled += piece.len();
+            self.part.push(piece);
+            if self.filled == self.limits.part(self.number) {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the filled part; it stays in memory until the server has it, so that it can be sent again.
+    async fn flush(&mut self) -> Result<()> {
+        if self.number >= self.limits.parts {
+            return Err(Error::other("the object has reached the largest size this store can hold"));
+        }
+        if self.writer.is_none() {
+            // A dead endpoint is named quickly, before the patient writer starts.
+            match self.quick.stat(&self.key).await {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failure(&error)),
+                _ => {}
+            }
+            let writer = self.patient.writer_with(&self.key).concurrent(self.limits.parallel);
+            self.writer = Some(writer.await.map_err(|error| failure(&error))?);
+        }
+        let part = Buffer::from(std::mem::take(&mut self.part));
+        self.filled = 0;
+        self.number += 1;
+        if let Some(writer) = &mut self.writer {
+            writer.write(part).await.map_err(|error| failure(&error))?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn commit(mut self) -> Result<()> {
+        if self.writer.is_none() {
+            let whole = Buffer::from(std::mem::take(&mut self.part));
+            return self.quick.write(&self.key, whole).await.map(drop).map_err(|error| failure(&error));
+        }
+        let flushed = if self.filled > 0 { self.flush().await } else { Ok(()) };
+        let Some(mut writer) = self.writer.take() else { return flushed };
+        let closed = match flushed {
+            Ok(()) => writer.close().await.map(drop).map_err(|error| failure(&error)),
+            Err(error) => Err(error),
+        };
+        if closed.is_err() {
+            let _ = writer.abort().await;
+        }
+        closed
+    }
+
+    pub(super) async fn abort(mut self) {
+        if let Some(writer) = &mut self.writer {
+            // Short, because whoever stops us will not wait for long.
+            let _ = tokio::time::timeout(Duration::from_secs(10), writer.abort()).await;
+        }
+    }
+}
+
+/// Names the cause of a store's refusal.
+pub(super) fn failure(error: &opendal::Error) -> Error {
+    let text = error.to_string();
+    let whole = chain(error);
+    let has = |needles: &[&str]| needles.iter().any(|needle| whole.contains(needle));
+    let cause = if has(&["NoSuchBucket"]) {
+        Cause::NoSuchBucket
+    } else if has(&["RequestTimeTooSkewed", "RequestExpired"]) {
+        Cause::ClockSkew
+    } else if has(&["AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraint"]) {
+        Cause::WrongRegion
+    } else if has(&["dns: "]) {
+        Cause::Dns
+    } else if has(&["certificate", "TLS", "tls handshake", "InvalidContentType", "HandshakeFailure"]) {
+        Cause::Tls
+    } else if has(&["error trying to connect", "client error (Connect)", "tcp connect error", "operation timeout reached"]) {
+        Cause::Unreachable
+    } else {
+        match error.kind() {
+            ErrorKind::NotFound => Cause::NotFound,
+            ErrorKind::PermissionDenied => Cause::AccessDenied,
+            ErrorKind::ConditionNotMatch => Cause::Damaged,
+            _ if has(&["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "status: 401"]) => {
+                Cause::AccessDenied
+            }
+            _ => Cause::Other,
+        }
+    };
+    let source = if whole.len() > text.len() { whole } else { text };
+    Error::new(cause, source.replace('\n', " "))
+}
+
+fn chain(error: &opendal::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        source = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_thousand_parts_reach_five_tebibytes() {
+        let limits = Limits::S3;
+        let total: u64 = (0..limits.parts).map(|number| limits.part(number) as u64).sum();
+        assert!(total >= 5 << 40, "{total}");
+        assert!((0..limits.parts).all(|number| limits.part(number) <= 5 << 30));
+        // The first 2,000 parts keep their size.
+        assert_eq!(limits.part(1999), 8 << 20);
+    }
+}
