@@ -157,10 +157,9 @@ pub mod annotations {
     /// On a claim, written by the scheduler: the node chosen for it.
     pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
-    /// Ours, on policies, backups and restores: the protected workload as `<kind>/<name>`, for example
-    /// `statefulset/pg`.
+    /// Ours, on a backup: JSON of the protected StatefulSet, its Services and ConfigMaps, and the names of its Secrets.
     pub const WORKLOAD: &str = "kbbackup.io/workload";
-    /// Ours, on a restore: JSON that asks for a running copy of the workload recorded in the backup.
+    /// Ours, on a restore: name of the StatefulSet to create as a running copy of the workload recorded in the backup.
     pub const RESTORE_WORKLOAD: &str = "kbbackup.io/restore-workload";
     /// Ours, on a backup: digest of the sealed manifest in the repository.
     pub const SEAL: &str = "kbbackup.io/seal";
@@ -182,6 +181,8 @@ pub mod annotations {
     pub const REPLICAS: &str = "kbbackup.io/replicas";
     /// Ours, on a restore: JSON that its script reported, for example the position reached.
     pub const RESTORED: &str = "kbbackup.io/restored";
+    /// Ours, on a backup: pairs `<action>=<uid of the pod that did it>`, separated by commas, which the seal covers.
+    pub const ATTEMPTS: &str = "kbbackup.io/attempts";
     /// Ours, on a backup: image of the container whose data it holds.
     pub const TARGET_IMAGE: &str = "kbbackup.io/target-image";
 }

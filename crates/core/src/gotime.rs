@@ -44,6 +44,16 @@ pub fn format(layout: &str, time: Timestamp, offset: Offset) -> String {
     out
 }
 
+/// Whole seconds as Go prints a duration: `45s`, `1m0s`, `1h0m5s`.
+pub fn duration(seconds: u64) -> String {
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Field {
     MonthName,
@@ -254,6 +264,13 @@ mod tests {
             assert_eq!(format(layout, time, Offset::UTC), wanted, "{layout}");
         }
         assert_eq!(format("05.999", at("2026-08-05T21:07:03Z"), Offset::UTC), "03");
+    }
+
+    #[test]
+    fn durations_look_like_go_s() {
+        for (seconds, wanted) in [(0, "0s"), (45, "45s"), (60, "1m0s"), (3605, "1h0m5s")] {
+            assert_eq!(duration(seconds), wanted);
+        }
     }
 
     #[test]

@@ -11,4 +11,5 @@ pub mod env;
 pub mod gotime;
 pub mod layout;
 pub mod names;
+pub mod parameters;
 pub mod retention;
