@@ -40,7 +40,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
         ui::note(format!("{}  {step}", ui::seconds(begin.elapsed())));
     })?;
     tell(&figures, prepared, begin.elapsed());
-    finish(&site, &inside, args.keep)
+    finish(site, &inside, args.keep)
 }
 
 fn tell(figures: &Figures, prepared: Duration, total: Duration) {
@@ -52,17 +52,24 @@ fn tell(figures: &Figures, prepared: Duration, total: Duration) {
     ui::result("");
     ui::result(format!("  database          {} when the backup began", mib(figures.database)));
     ui::result(format!("  backup            {} stored in {}", stored, seconds(figures.backup)));
-    ui::result(format!("  restore           {}, verified against the manifest, recovered and serving", seconds(figures.restore)));
+    ui::result(format!(
+        "  restore           {}, verified against the manifest, recovered and serving",
+        seconds(figures.restore)
+    ));
     ui::result(format!("  position          {}", figures.position));
     ui::result(format!(
         "  compared          every account, teller and branch against {} restored transactions; {} ledger rows are exactly\n                    \
          the commits acknowledged up to that position ({} were acknowledged before the database was deleted)",
         figures.checked.transactions, figures.checked.rows, figures.acknowledged
     ));
-    ui::result(format!("  cluster, images, operator and repository ready after {}; all of it took {}", seconds(prepared), seconds(total)));
+    ui::result(format!(
+        "  cluster, images, operator and repository ready after {}; all of it took {}",
+        seconds(prepared),
+        seconds(total)
+    ));
 }
 
-fn finish(site: &Site, inside: &Kubectl, keep: bool) -> Result<()> {
+fn finish(site: Site, inside: &Kubectl, keep: bool) -> Result<()> {
     if keep {
         ui::result("");
         ui::result("Left running. To look around:");

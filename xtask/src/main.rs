@@ -5,22 +5,33 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod artifacts;
+mod bench;
 mod cluster;
 mod codegen;
+mod demo;
+mod site;
+mod test;
 mod ui;
 
 /// The chores of the kbbackup workspace
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Chore {
+    Bench(bench::Args),
     Cluster(cluster::Args),
     Codegen(codegen::Args),
+    Demo(demo::Args),
+    Test(test::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Chore::parse() {
+        Chore::Bench(args) => bench::run(&root(), &args),
         Chore::Cluster(args) => cluster::run(&args),
         Chore::Codegen(args) => codegen::run(&root(), args.check),
+        Chore::Demo(args) => demo::run(&root(), &args),
+        Chore::Test(args) => test::run(&root(), &args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -85,7 +85,11 @@ fn end_to_end(root: &Path, args: &Args) -> Result<()> {
         command.args(filter).args(["--test-threads", threads]).args(only);
         command.envs(site.test_env());
         let status = command.status().context("cannot run cargo")?;
-        ensure!(status.success(), "the end-to-end tests failed; the cluster is left running: {}", site.how_to_use().join("; "));
+        ensure!(
+            status.success(),
+            "the end-to-end tests failed; the cluster is left running: {}",
+            site.how_to_use().join("; ")
+        );
     }
     if args.keep { Ok(()) } else { site.end() }
 }

@@ -52,15 +52,25 @@ pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
     rows.push(("many at once", batch(kubectl, "crowd", args.count, &jobs, &backups)?));
     let during = operator_memory(&site.kubectl)?;
 
-    ui::result(format!("{:22} {:>16} {:>16} {:>16}", "milliseconds, p50/p99", "created→Job", "Job end→done", "created→done"));
+    ui::result(format!(
+        "{:22} {:>16} {:>16} {:>16}",
+        "milliseconds, p50/p99", "created→Job", "Job end→done", "created→done"
+    ));
     for (name, delays) in &rows {
         let cell = |pick: fn(&Delays) -> Duration| {
             let mut all: Vec<_> = delays.iter().map(pick).collect();
             all.sort();
-            let at = |share: f64| all.get(((all.len() as f64 * share) as usize).min(all.len() - 1)).map_or(0, Duration::as_millis);
+            let at = |share: f64| {
+                all.get(((all.len() as f64 * share) as usize).min(all.len() - 1)).map_or(0, Duration::as_millis)
+            };
             format!("{} / {}", at(0.5), at(0.99))
         };
-        ui::result(format!("{name:22} {:>16} {:>16} {:>16}", cell(|d| d.job), cell(|d| d.completed), cell(|d| d.whole)));
+        ui::result(format!(
+            "{name:22} {:>16} {:>16} {:>16}",
+            cell(|d| d.job),
+            cell(|d| d.completed),
+            cell(|d| d.whole)
+        ));
     }
     ui::result(format!("{} backups at once took {:.1} s", args.count, begin.elapsed().as_secs_f64()));
     ui::result(format!("operator, working set: idle {:.1} MiB, after the crowd {:.1} MiB", mib(idle), mib(during)));
@@ -83,7 +93,8 @@ fn batch(kubectl: &Kubectl, prefix: &str, count: usize, jobs: &Watch, backups: &
     let objects: Vec<Value> = names.iter().map(|name| fixtures::backup(name, "pg", "full")).collect();
     kubectl.apply(&fixtures::list(&objects).to_string())?;
     for name in &names {
-        kubectl.wait_for("backup", name, Duration::from_secs(600), |object| object["status"]["phase"] == "Completed")?;
+        kubectl
+            .wait_for("backup", name, Duration::from_secs(600), |object| object["status"]["phase"] == "Completed")?;
     }
     std::thread::sleep(Duration::from_millis(500));
     names

@@ -56,7 +56,13 @@ pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
             }
         }
     }
-    ui::result(format!("{:24} {:>9} {:>9} {:>10}", format!("{} MiB, best of {}", args.size, args.runs), "seconds", "MiB/s", "peak MiB"));
+    ui::result(format!(
+        "{:24} {:>9} {:>9} {:>10}",
+        format!("{} MiB, best of {}", args.size, args.runs),
+        "seconds",
+        "MiB/s",
+        "peak MiB"
+    ));
     for ((name, _), one) in rows.iter().zip(best.into_iter().flatten()) {
         let seconds = one.time.as_secs_f64();
         let rate = args.size as f64 / seconds;

@@ -110,6 +110,11 @@ fn cluster(state: &State, programs: &Programs) -> Cluster {
     Cluster { kubeconfig: state.kubeconfig(), context: None, kubectl: programs.kubectl(), target: Target::Local }
 }
 
+/// Whether the node's API server runs.
+pub(crate) fn is_up() -> bool {
+    State::open().is_ok_and(|state| process::running(&state, "kube-apiserver").is_some())
+}
+
 /// The running node, without touching it.
 pub(crate) fn attach() -> Result<Cluster> {
     let state = State::open()?;
@@ -170,7 +175,7 @@ pub(crate) fn down() -> Result<()> {
             process::stop(&state, name, gentle)?;
         }
         if process::running(&state, "containerd").is_some() {
-            remove_containers(&state)?;
+            remove_containers(&state);
         }
         host::containers_down(&state)?;
         for name in ["kube-proxy", "csi-snapshotter", "snapshot-controller", "csi-btrfs", "containerd"] {
@@ -186,7 +191,7 @@ pub(crate) fn down() -> Result<()> {
         host::unmount_all(&state)?;
         host::bridge_down()?;
         host::firewall_down()?;
-        host::sweep(&state)?;
+        host::sweep(&state);
         host::restore_sysctls(&state)?;
         fs::remove_dir_all(state.root()).with_context(|| format!("cannot delete {}", state.root().display()))
     })?;
@@ -195,19 +200,17 @@ pub(crate) fn down() -> Result<()> {
 }
 
 /// Asks containerd to end all containers, so that it removes its own leftovers. What it does not manage is done without it.
-fn remove_containers(state: &State) -> Result<()> {
-    let Ok(tasks) = sh::output(ctr(state).args(["--namespace=k8s.io", "tasks", "list", "--quiet"])) else {
-        return Ok(());
-    };
-    let tasks: Vec<&str> = tasks.split_whitespace().collect();
-    if !tasks.is_empty() {
-        if let Err(error) =
-            sh::output(ctr(state).args(["--namespace=k8s.io", "tasks", "delete", "--force"]).args(tasks))
-        {
-            ui::note(format!("containerd: {error:#}"));
-        }
+fn remove_containers(state: &State) {
+    let list = sh::output(ctr(state).args(["--namespace=k8s.io", "tasks", "list", "--quiet"])).unwrap_or_default();
+    let tasks: Vec<&str> = list.split_whitespace().collect();
+    if tasks.is_empty() {
+        return;
     }
-    Ok(())
+    let mut delete = ctr(state);
+    delete.args(["--namespace=k8s.io", "tasks", "delete", "--force"]).args(tasks);
+    if let Err(error) = sh::output(&mut delete) {
+        ui::note(format!("containerd: {error:#}"));
+    }
 }
 
 pub(crate) fn status() -> Result<()> {
@@ -218,12 +221,11 @@ pub(crate) fn status() -> Result<()> {
     }
     let mut stopped = Vec::new();
     for name in &known {
-        match process::running(&state, name) {
-            Some(found) => ui::result(format!("{name:<24} running, process {}", found.pid)),
-            None => {
-                ui::result(format!("{name:<24} NOT RUNNING, see {}", state.log(name).display()));
-                stopped.push(name.as_str());
-            }
+        if let Some(found) = process::running(&state, name) {
+            ui::result(format!("{name:<24} running, process {}", found.pid));
+        } else {
+            ui::result(format!("{name:<24} NOT RUNNING, see {}", state.log(name).display()));
+            stopped.push(name.as_str());
         }
     }
     for (name, _) in loaded(&state) {

@@ -94,22 +94,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             ui::result(format!("export KUBECONFIG={}", cluster.kubeconfig.display()));
             Ok(())
         }
-        Verb::Down => match target(&args.options) {
-            Target::Local => local::down(),
-            Target::Kind => external::kind_down(),
-            Target::Context(name) => anyhow::bail!("the cluster of context {name} is not ours to stop"),
-        },
-        Verb::Status => match target(&args.options) {
-            Target::Local => local::status(),
-            _ => {
-                let cluster = up(&args.options)?;
-                ui::result(sh::output(cluster.kubectl().args(["get", "nodes,storageclasses"]))?.trim_end());
-                Ok(())
-            }
-        },
+        Verb::Down => down(&args.options),
+        Verb::Status => status(&args.options),
         Verb::Shell { command } => shell(&attach(&args.options)?, command),
         Verb::Image { names } if names.is_empty() => {
-            image::names().iter().for_each(|name| ui::result(format!("{}{name}", image::recipes::PREFIX)));
+            for name in image::names() {
+                ui::result(format!("{}{name}", image::recipes::PREFIX));
+            }
             Ok(())
         }
         Verb::Image { names } => {
@@ -166,6 +157,34 @@ pub(crate) fn up(options: &Options) -> Result<Cluster> {
         Target::Kind => external::kind_up(options),
         Target::Context(name) => external::context(&name),
     }
+}
+
+/// Stops the cluster and deletes everything it kept but the caches.
+pub(crate) fn down(options: &Options) -> Result<()> {
+    match target(options) {
+        Target::Local => local::down(),
+        Target::Kind => external::kind_down(),
+        Target::Context(name) => anyhow::bail!("the cluster of context {name} is not ours to stop"),
+    }
+}
+
+/// Whether there is a cluster that [`up`] would find rather than start.
+pub(crate) fn is_up(options: &Options) -> bool {
+    match target(options) {
+        Target::Local => local::is_up(),
+        Target::Kind => external::kind_is_up(),
+        Target::Context(_) => true,
+    }
+}
+
+fn status(options: &Options) -> Result<()> {
+    if matches!(target(options), Target::Local) {
+        return local::status();
+    }
+    anyhow::ensure!(is_up(options), "no cluster is up; start it with: cargo xtask cluster up");
+    let cluster = attach(options)?;
+    ui::result(sh::output(cluster.kubectl().args(["get", "nodes,storageclasses"]))?.trim_end());
+    Ok(())
 }
 
 /// Finds the cluster that is up already.

@@ -9,14 +9,14 @@ use crate::ui;
 pub(crate) enum Server {
     Versitygw,
     Rclone,
+    /// rclone once more, for a test that makes a repository go away
+    Vanishing,
 }
 
-/// Where a server is reached by pods, and with what.
+/// Where a server is reached by pods; its keys are in the Secret `s3-credentials` beside it.
 pub(crate) struct Endpoint {
     pub url: String,
     pub bucket: &'static str,
-    /// Namespace and name of the Secret with `accessKeyId` and `secretAccessKey`.
-    pub secret: (&'static str, &'static str),
 }
 
 impl Server {
@@ -24,20 +24,21 @@ impl Server {
         match self {
             Self::Versitygw => "versitygw",
             Self::Rclone => "rclone",
+            Self::Vanishing => "vanishing",
         }
     }
 
     fn image(self) -> &'static str {
         match self {
             Self::Versitygw => "versitygw:1.8.0",
-            Self::Rclone => "rclone:1.76.0",
+            Self::Rclone | Self::Vanishing => "rclone:1.76.0",
         }
     }
 
     fn port(self) -> u16 {
         match self {
             Self::Versitygw => 7070,
-            Self::Rclone => 7071,
+            Self::Rclone | Self::Vanishing => 7071,
         }
     }
 }
@@ -55,9 +56,5 @@ pub(crate) fn up(cluster: &Cluster, server: Server) -> Result<Endpoint> {
         wait.args(["--namespace=kbbackup-s3", "rollout", "status", "--timeout=120s"]).arg(format!("deployment/{name}"));
         sh::output(&mut wait)
     })?;
-    Ok(Endpoint {
-        url: format!("http://{name}.kbbackup-s3.svc.cluster.local:{}", server.port()),
-        bucket: "backups",
-        secret: ("kbbackup-s3", "s3-credentials"),
-    })
+    Ok(Endpoint { url: format!("http://{name}.kbbackup-s3.svc.cluster.local:{}", server.port()), bucket: "backups" })
 }
