@@ -54,9 +54,10 @@ if [[ ! -s $PGDATA/PG_VERSION ]]; then
     initdb --username="$user" --pwfile=<(printf '%s\n' "$password") --encoding=UTF8 ${POSTGRES_INITDB_ARGS:-}
     printf '\nhost all all all %s\nhost replication all all %s\n' "$method" "$method" >>"$PGDATA/pg_hba.conf"
 
-    # A server that only local tools see, for the rest of the preparation.
-    pg_ctl --wait --silent --options="-c listen_addresses=''" start
-    export PGHOST=/var/run/postgresql PGUSER=$user
+    # A server only this script can reach prepares the rest: a readiness probe must not take it for the real one.
+    private=$(mktemp --directory)
+    PGHOST=$private pg_ctl --wait --silent --options="-c listen_addresses='' -c unix_socket_directories='$private'" start
+    export PGHOST=$private PGUSER=$user
     if [[ $database != postgres ]]; then
         psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --dbname=postgres --set=name="$database" <<<'CREATE DATABASE :"name";'
     fi
@@ -69,6 +70,7 @@ if [[ ! -s $PGDATA/PG_VERSION ]]; then
     done
     unset PGHOST PGUSER
     pg_ctl --wait --silent --mode=fast stop
+    rm -rf "$private"
 fi
 
 exec "$@"

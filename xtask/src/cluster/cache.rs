@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_key_depends_on_every_part_and_their_borders() {
-        let key = |parts: &[&str]| parts.iter().fold(Key::default(), |key, part| key.text(part)).finish();
+        let key = |parts: &[&str]| parts.iter().fold(Key::default(), Key::text).finish();
         assert_eq!(key(&["ab", "c"]), key(&["ab", "c"]));
         assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
         assert_eq!(key(&["ab"]).len(), 16);

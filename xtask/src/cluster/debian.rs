@@ -10,6 +10,7 @@ const PACKAGES: &[&str] = &[
     "conntrack",
     "containerd",
     "containernetworking-plugins",
+    "curl",
     "etcd-server",
     "iproute2",
     "ipset",

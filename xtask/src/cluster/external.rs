@@ -72,10 +72,14 @@ fn succeeds(program: &str, args: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
+pub(crate) fn kind_is_up() -> bool {
+    sh::output(&mut sh::command("kind", ["get", "clusters"]))
+        .is_ok_and(|names| names.lines().any(|name| name == KIND_CLUSTER))
+}
+
 pub(crate) fn kind_up(options: &Options) -> Result<Cluster> {
     let kubeconfig = kind_kubeconfig()?;
-    let existing = sh::output(&mut sh::command("kind", ["get", "clusters"]))?;
-    if !existing.lines().any(|name| name == KIND_CLUSTER) {
+    if !kind_is_up() {
         ui::long_step("kind cluster", || {
             let mut create = kind(&["create", "cluster", "--wait=180s", "--kubeconfig"]);
             sh::output(create.arg(&kubeconfig))

@@ -143,7 +143,7 @@ fn without_ours(saved: &str) -> Option<String> {
     if !saved.lines().any(ours) {
         return None;
     }
-    Some(saved.lines().filter(|line| !ours(line)).map(|line| format!("{line}\n")).collect())
+    Some(saved.lines().filter(|line| !ours(line)).flat_map(|line| [line, "\n"]).collect())
 }
 
 /// Ends what is left of containers: their processes are children of shims that name our containerd's socket.
@@ -199,7 +199,7 @@ fn processes() -> Result<Vec<Process>> {
 }
 
 /// Removes what the kubelet, containerd and CNI leave at fixed places outside the state folder.
-pub(crate) fn sweep(state: &State) -> Result<()> {
+pub(crate) fn sweep(state: &State) {
     // Groups can be removed once they are empty, children first; the kubelet makes one tree per controller.
     if let Ok(controllers) = fs::read_dir("/sys/fs/cgroup") {
         let trees = controllers.flatten().map(|entry| entry.path().join("kubepods"));
@@ -210,7 +210,7 @@ pub(crate) fn sweep(state: &State) -> Result<()> {
     // Links to the pods' logs.
     remove_matching("/var/log/containers", |path| fs::read_link(path).is_ok_and(|to| to.starts_with(state.root())));
     remove_matching("/var/lib/cni/results", |path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kbbackup-"))
+        path.file_name().is_some_and(|name| is_cni_result(&name.to_string_lossy()))
     });
     remove_matching("/var/lib/kubelet/device-plugins", |path| {
         path.file_name().is_some_and(|name| {
@@ -232,7 +232,12 @@ pub(crate) fn sweep(state: &State) -> Result<()> {
     ] {
         let _ = fs::remove_dir(dir); // only when nothing is in it
     }
-    Ok(())
+}
+
+/// The loopback plugin runs for every pod under a name of containerd's own. Results of pods that live are in use only
+/// when they are taken down, and after `down` no pod of ours lives.
+fn is_cni_result(name: &str) -> bool {
+    name.starts_with("kbbackup-") || name.starts_with("cni-loopback-")
 }
 
 fn remove_groups(dir: &Path) {

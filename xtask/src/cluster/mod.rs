@@ -40,7 +40,7 @@ const COREDNS_IMAGE: &str = "kbbackup.test/coredns:1.15.0";
 ///
 /// Without --context and without Docker and kind, a real one-node Kubernetes runs on this machine as plain processes.
 /// That needs Debian, root and Go; everything else is installed or built. Artefacts are cached in
-/// ${XDG_CACHE_HOME:-~/.cache}/kbbackup, the running node keeps its state in `cluster` below it.
+/// `${XDG_CACHE_HOME:-~/.cache}/kbbackup`, the running node keeps its state in `cluster` below it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
