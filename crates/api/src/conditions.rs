@@ -194,17 +194,17 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) -> bool {
 
 /// A condition for [`set`], seen at `generation` of the object.
 pub fn new(
-    type_: impl ToString,
+    type_: impl Into<String>,
     status: ConditionStatus,
-    reason: impl ToString,
+    reason: impl Into<String>,
     message: impl Into<String>,
     generation: Option<i64>,
     now: Time,
 ) -> Condition {
     Condition {
-        type_: type_.to_string(),
-        status: status.to_string(),
-        reason: reason.to_string(),
+        type_: type_.into(),
+        status: status.into(),
+        reason: reason.into(),
         message: message.into(),
         observed_generation: generation,
         last_transition_time: now,

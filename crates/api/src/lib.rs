@@ -10,6 +10,10 @@
 //! * Structures that Kubernetes defines (`EnvVar`, `LabelSelector`, `ResourceRequirements`, …) are those of
 //!   `k8s-openapi`; what the API server keeps of them is the subset listed in [`schema`].
 #![warn(missing_docs)]
+// `kubectl explain` shows these comments as plain text, in which names of kinds need no marks.
+#![allow(clippy::doc_markdown)]
+// The lint takes two printer columns for one attribute written twice.
+#![allow(clippy::duplicated_attributes)]
 
 pub mod conditions;
 pub mod events;

@@ -5,6 +5,8 @@
 //! (`core_types`), per kind, printer column, CEL rule and pattern. `-` is an empty cell. From them the expected schema
 //! is built and compared with the generated one, node by node, descriptions aside.
 
+#![allow(clippy::panic, clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

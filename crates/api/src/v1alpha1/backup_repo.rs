@@ -40,8 +40,8 @@ pub struct BackupRepoSpec {
     #[schemars(extend("x-kubernetes-validations" = schema::immutable("StorageProviderRef is immutable")))]
     pub storage_provider_ref: String,
 
-    /// How Jobs reach the storage. `Mount`: they mount a claim. `Tool`: they talk to it with the `datasafed` tool. May be
-    /// changed as long as no backup uses the repository.
+    /// How Jobs reach the storage. `Mount`: they mount a claim. `Tool`: they talk to it with the `datasafed` tool. Do not
+    /// change it while backups lie in the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = AccessMethod::default()))]
     pub access_method: Option<AccessMethod>,
@@ -67,7 +67,7 @@ pub struct BackupRepoSpec {
     pub credential: Option<SecretReference>,
 
     /// Folder within the storage below which all backups of this repository lie, without a leading slash, for example
-    /// `prod/eu1`. Changing it hides existing backups from restores by path.
+    /// `prod/eu1`. A change counts for new backups; those that exist stay at the path recorded in their status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = schema::PATH_PREFIX))]
     pub path_prefix: Option<String>,
