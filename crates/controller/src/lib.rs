@@ -4,6 +4,7 @@
 //! writes conditions. The controller links no object store; it meets the mover in [`kbbackup_core::contract`].
 
 pub mod actionset;
+pub mod backup;
 pub mod cli;
 pub mod context;
 pub mod error;

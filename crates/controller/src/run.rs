@@ -19,7 +19,7 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use crate::context::{Context, Stores};
 use crate::error::{Class, Classified};
 use crate::watch::{Guarded, Shared, Watched};
-use crate::{actionset, policy, provider, repo};
+use crate::{actionset, backup, policy, provider, repo};
 
 /// The watches of the process: one per kind, whoever looks at it.
 struct Watches {
@@ -102,6 +102,7 @@ pub async fn run(client: Client, make_context: impl FnOnce(Stores) -> Context) {
         repos(&ctx, &mut watches).boxed(),
         action_sets(&ctx, &mut watches).boxed(),
         policies(&ctx, &mut watches).boxed(),
+        backups(&ctx, &mut watches).boxed(),
     ];
     // The watches end with the last controller, not before: a reconcile that is being finished may read a store.
     tokio::select! {
@@ -164,6 +165,17 @@ fn policies(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = (
             policy::using_repo(&of_repo.state(), &repo.name_any())
         });
     drive(controller, 1, policy::reconcile, ctx)
+}
+
+/// Backup: wakes on its Jobs and their Pods; one that has not started, also on repositories.
+fn backups(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
+    let store = ctx.stores.backups.clone();
+    let waiting = store.clone();
+    let controller = Controller::for_shared_stream(watches.backups.subscribe(), store)
+        .watches_shared_stream(watches.jobs.subscribe(), |job| backup::of_worker(job.meta()))
+        .watches_shared_stream(watches.pods.subscribe(), |pod| backup::of_worker(pod.meta()))
+        .watches_shared_stream(watches.repos.subscribe(), move |repo| backup::waiting_for_repo(&waiting, &repo));
+    drive(controller, ctx.settings.workers, backup::reconcile, ctx)
 }
 
 /// Runs a controller until the process is told to stop, and keeps account of it.

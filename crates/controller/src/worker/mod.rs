@@ -1,7 +1,7 @@
 //! What all our worker pods have in common: how they reach the repository, who they are, where they may run, and how
 //! their end is read.
 //!
-//! Everything but [`account`] and [`logs`] is pure: plain values in, plain objects out.
+//! Everything but [`account`], [`logs`] and [`read`] is pure: plain values in, plain objects out.
 
 pub mod account;
 pub mod env;
@@ -10,7 +10,9 @@ pub mod job;
 pub mod logs;
 pub mod outcome;
 pub mod pod;
+pub mod read;
 pub mod repo;
+pub mod select;
 
 pub use outcome::Outcome;
 pub use repo::RepoAccess;

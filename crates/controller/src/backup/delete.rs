@@ -1,0 +1,341 @@
+//! Removing a backup and its bytes: behaviour 4.14, with our differences. The object goes when the bytes are gone; what
+//! stays behind is said in `status.deletionFailureReason` and tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kbbackup_api::names::labels;
+use kbbackup_api::v1alpha1::{
+    ActionSet, Backup, BackupPhase, BackupRepo, BackupStatus, DeletionPolicy, PodSelector, Restore, RestorePhase,
+};
+use kube::api::DeleteParams;
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt as _};
+
+use super::error::{Doing as _, Error, Refusal};
+use super::{apply, build, observe, plan};
+use crate::context::Context;
+use crate::error::{Classified as _, is_not_found};
+use crate::status;
+use crate::worker::{Outcome, RepoAccess, account, logs, read, select};
+
+/// How long to wait for what a watch will tell.
+const SLOWLY: Duration = Duration::from_secs(60);
+
+/// One step of the deletion; repeated until the object is gone.
+pub async fn reconcile(ctx: &Context, backup: &Backup) -> Result<Action, Error> {
+    if backup.finalizers().iter().all(|name| name != kbbackup_api::names::FINALIZER) {
+        return Ok(Action::await_change());
+    }
+    let mut status = backup.status.clone().unwrap_or_default();
+    status.phase = Some(BackupPhase::Deleting);
+    let restores: Vec<_> = ctx.stores.restores.state();
+    let readable: Vec<_> = restores.iter().filter_map(|guarded| guarded.0.as_ref().ok()).collect();
+    let step = match reading(backup, &readable) {
+        Some(restore) => {
+            Step::Wait(Some(format!("restore {restore} is reading this backup; it is deleted when that is over")))
+        }
+        None => match remove(ctx, backup, &status).await {
+            Ok(step) => step,
+            Err(Error::Refused(refusal)) => Step::Wait(Some(refusal.to_string())),
+            Err(error) if error.is_conflict() => return Err(error),
+            Err(error) => {
+                // Kept where people look, then retried with growing waits.
+                status.deletion_failure_reason = Some(crate::run::chain(&error));
+                apply::publish(&ctx.client, backup.clone(), &status).await?;
+                tracing::debug!(reason = error.reason(), "deletion is retried");
+                return Err(error);
+            }
+        },
+    };
+    match step {
+        Step::Done => {
+            let api = apply::api(&ctx.client, backup);
+            match status::hold(&api, backup, false).await {
+                Err(error) if !is_not_found(&error) => Err(error).doing(|| "releasing the backup".to_owned()),
+                _ => Ok(Action::await_change()),
+            }
+        }
+        Step::Wait(why) => {
+            status.deletion_failure_reason = why;
+            apply::publish(&ctx.client, backup.clone(), &status).await?;
+            Ok(Action::requeue(SLOWLY))
+        }
+        Step::Again(why, wait) => {
+            let is_new = status.deletion_failure_reason.as_ref() != Some(&why);
+            status.deletion_failure_reason = Some(why.clone());
+            let backup = apply::publish(&ctx.client, backup.clone(), &status).await?;
+            if is_new {
+                ctx.event(&backup, EventType::Warning, "DeleteBackupFilesFailed", why).await;
+            }
+            Ok(Action::requeue(wait))
+        }
+    }
+}
+
+/// Where the deletion stands.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    /// Everything is gone.
+    Done,
+    /// A watch will tell; the text is an obstacle for people.
+    Wait(Option<String>),
+    /// It failed and is tried again after a while.
+    Again(String, Duration),
+}
+
+/// A restore that is not over and reads `backup` or one that builds on it.
+pub fn reading(backup: &Backup, restores: &[&Restore]) -> Option<String> {
+    let name = backup.name_any();
+    let reads = |restore: &&&Restore| {
+        let phase = restore.status.as_ref().and_then(|status| status.phase);
+        let over = matches!(phase, Some(RestorePhase::Completed | RestorePhase::Failed));
+        let of = &restore.spec.backup;
+        !over
+            && restore.metadata.deletion_timestamp.is_none()
+            && of.name == name
+            && Some(of.namespace.as_str()) == backup.namespace().as_deref()
+    };
+    restores
+        .iter()
+        .find(reads)
+        .map(|restore| format!("{}/{}", restore.namespace().unwrap_or_default(), restore.name_any()))
+}
+
+async fn remove(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result<Step, Error> {
+    delete_children(ctx, backup).await?;
+    for job in jobs(ctx, backup) {
+        apply::delete_job(&ctx.client, &job).await?;
+    }
+    if backup.spec.deletion_policy == DeletionPolicy::Retain {
+        let path = status.path.as_deref().unwrap_or("nothing");
+        let repo = status.backup_repo_name.as_deref().unwrap_or("no repository");
+        let note = format!("deletionPolicy is Retain: the data stays at {path} in {repo}");
+        ctx.event(backup, EventType::Warning, "Retain", note).await;
+        return Ok(Step::Done);
+    }
+    let name = backup.name_any();
+    let pods = ctx.stores.pods.state();
+    if pods
+        .iter()
+        .any(|pod| pod.labels().get(labels::BACKUP_NAME) == Some(&name) && pod.namespace() == backup.namespace())
+    {
+        return Ok(Step::Wait(None));
+    }
+    remove_files(ctx, backup, status).await
+}
+
+/// Backups that build on this one go with it.
+async fn delete_children(ctx: &Context, backup: &Backup) -> Result<(), Error> {
+    let name = backup.name_any();
+    for guarded in ctx.stores.backups.state() {
+        let Ok(other) = &guarded.0 else { continue };
+        let status = other.status.as_ref();
+        let builds_on = |parent: fn(&BackupStatus) -> Option<&String>| status.and_then(parent) == Some(&name);
+        let is_child = other.namespace() == backup.namespace()
+            && other.spec.backup_policy_name == backup.spec.backup_policy_name
+            && other.name_any() != name
+            && other.metadata.deletion_timestamp.is_none()
+            && (builds_on(|status| status.parent_backup_name.as_ref())
+                || builds_on(|status| status.base_backup_name.as_ref()));
+        if is_child {
+            delete(ctx, other).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes a Backup object in the background.
+pub async fn delete(ctx: &Context, backup: &Backup) -> Result<(), Error> {
+    let api = apply::api(&ctx.client, backup);
+    match api.delete(&backup.name_any(), &DeleteParams::background()).await {
+        Err(error) if !is_not_found(&error) => Err(error).doing(|| format!("deleting backup {}", backup.name_any())),
+        _ => Ok(()),
+    }
+}
+
+/// All Jobs of a backup's actions, wherever they are.
+pub fn jobs(ctx: &Context, backup: &Backup) -> Vec<Arc<Job>> {
+    let name = backup.name_any();
+    let mut jobs = ctx.stores.jobs.state();
+    jobs.retain(|job| job.labels().get(labels::BACKUP_NAME) == Some(&name) && observe::is_ours(job, backup));
+    jobs
+}
+
+async fn remove_files(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result<Step, Error> {
+    let Some(repo) = status.backup_repo_name.as_deref().filter(|name| !name.is_empty()) else { return Ok(Step::Done) };
+    let path = status.path.as_deref().unwrap_or_default();
+    // A path that does not name this backup would take others with it.
+    if !path.split('/').any(|part| part == backup.name_any()) {
+        return Ok(Step::Done);
+    }
+    let namespace = backup.namespace().unwrap_or_default();
+    let repos = Api::<BackupRepo>::all(ctx.client.clone());
+    let found =
+        read::find(&ctx.stores.repos, &repos, repo, None).await.doing(|| format!("reading BackupRepo {repo}"))?;
+    if found.is_none() {
+        let note = format!("BackupRepo {repo} does not exist any more: whatever lies at {path} stays there");
+        ctx.event(backup, EventType::Warning, "DeleteBackupFilesFailed", note).await;
+        return Ok(Step::Done);
+    }
+    let access = observe::access(ctx, status).await?;
+    if !read::prepared(&ctx.client, &namespace, &access.way)
+        .await
+        .doing(|| "looking for the repository's Secret or claim".to_owned())?
+    {
+        let waiting = [(labels::WAIT_REPO_PREPARATION, kbbackup_api::names::TRUE), (labels::BACKUP_REPO_NAME, repo)];
+        let waiting = waiting.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        apply::metadata(&ctx.client, backup.clone(), &waiting, &std::collections::BTreeMap::new(), false).await?;
+        return Ok(Step::Wait(Some(format!("waiting for the access to BackupRepo {repo} in namespace {namespace}"))));
+    }
+    account::ensure(&ctx.client, &namespace, &ctx.settings)
+        .await
+        .doing(|| "ensuring the workers' account".to_owned())?;
+    for job in pre_delete(ctx, backup, status, &access).await? {
+        match carry_out(ctx, backup, &job).await? {
+            Step::Done => {}
+            step => return Ok(step),
+        }
+    }
+    carry_out(ctx, backup, &build::delete_files(backup, status, &access, &ctx.settings)).await
+}
+
+async fn pre_delete(
+    ctx: &Context,
+    backup: &Backup,
+    status: &BackupStatus,
+    access: &RepoAccess,
+) -> Result<Vec<Job>, Error> {
+    let method = status.backup_method.as_ref();
+    let Some(name) = method.and_then(|method| method.action_set_name.as_deref()).filter(|name| !name.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let api = Api::<ActionSet>::all(ctx.client.clone());
+    let set =
+        read::find(&ctx.stores.action_sets, &api, name, None).await.doing(|| format!("reading ActionSet {name}"))?;
+    let Some(set) = set else {
+        let why = format!(
+            "ActionSet {name} does not exist, so its preDelete is not known; create it again to go on with the deletion"
+        );
+        return Err(Refusal::fatal(why).into());
+    };
+    if set.spec.backup.as_ref().is_none_or(|backup| backup.pre_delete.is_none()) {
+        return Ok(Vec::new());
+    }
+    let mut pods = Vec::new();
+    for target in plan::targets(status) {
+        // Another cluster may wear the same labels by now; without its UID at hand we leave its pods alone.
+        let selector =
+            target.target.pod_selector.as_ref().filter(|_| !backup.labels().contains_key(labels::CLUSTER_UID));
+        pods.push(match selector.map(PodSelector::label_selector) {
+            Some(selector) => {
+                let found = read::pods(&ctx.client, &backup.namespace().unwrap_or_default(), selector).await;
+                found.doing(|| "listing the pods of the target".to_owned())?.into_iter().find(select::available)
+            }
+            None => None,
+        });
+    }
+    Ok(build::pre_delete(backup, status, &set.spec, &pods, access, &ctx.settings)?)
+}
+
+/// Brings one Job of the deletion to its end. A failed one is removed after a while and made again.
+async fn carry_out(ctx: &Context, backup: &Backup, job: &Job) -> Result<Step, Error> {
+    let namespace = job.namespace().unwrap_or_default();
+    let key = ObjectRef::new(&job.name_any()).within(&namespace);
+    let Some(found) = ctx.stores.jobs.get(&key) else {
+        return match apply::create(ctx, backup, job).await {
+            Ok(()) => Ok(Step::Wait(backup.status.as_ref().and_then(|status| status.deletion_failure_reason.clone()))),
+            Err(Error::Refused(refusal)) => Ok(Step::Again(refusal.to_string(), SLOWLY)),
+            Err(error) => Err(error),
+        };
+    };
+    if !observe::is_ours(&found, backup) {
+        return Ok(Step::Again(
+            format!("a job {} exists that is not this backup's; delete it", found.name_any()),
+            SLOWLY,
+        ));
+    }
+    if found.metadata.deletion_timestamp.is_some() {
+        return Ok(Step::Wait(backup.status.as_ref().and_then(|status| status.deletion_failure_reason.clone())));
+    }
+    let pods: Vec<Arc<Pod>> = ctx.stores.pods.state();
+    match Outcome::of(Some(&found), &pods.iter().map(AsRef::as_ref).collect::<Vec<&Pod>>()) {
+        Outcome::Succeeded { .. } => Ok(Step::Done),
+        Outcome::Running { obstacle } => Ok(Step::Wait(obstacle)),
+        Outcome::Absent => Ok(Step::Wait(None)),
+        Outcome::Failed { why, pod } => {
+            let words = match &pod {
+                Some((pod, container)) => logs::last_words(&ctx.client, &namespace, pod, container).await,
+                None => None,
+            };
+            let told = words.map(|words| format!("{why}; {words}")).unwrap_or(why);
+            let told = format!("job {} failed: {told}", found.name_any());
+            let failed_at =
+                found.status.as_ref().and_then(|status| status.conditions.as_ref()).and_then(|conditions| {
+                    conditions
+                        .iter()
+                        .find(|condition| condition.type_ == "Failed")?
+                        .last_transition_time
+                        .as_ref()
+                        .map(|time| time.0)
+                });
+            let asked_at = backup.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+            match left(asked_at, failed_at, ctx.now()) {
+                Some(wait) => Ok(Step::Again(told, wait)),
+                None => {
+                    apply::delete_job(&ctx.client, &found).await?;
+                    Ok(Step::Again(told, SLOWLY))
+                }
+            }
+        }
+    }
+}
+
+/// How long a failed attempt rests before the next: a quarter of the time that the deletion has taken, between half a
+/// minute and half an hour. `None` when the rest is over.
+fn left(asked: Option<Timestamp>, failed: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
+    let (asked, failed) = (asked?, failed?);
+    let pause =
+        (failed.duration_since(asked).unsigned_abs() / 4).clamp(Duration::from_secs(30), Duration::from_secs(1800));
+    let rested = now.duration_since(failed);
+    let rested = if rested.is_negative() { Duration::ZERO } else { rested.unsigned_abs() };
+    pause.checked_sub(rested).filter(|left| !left.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_failed_deletion_rests_longer_each_time() {
+        let at = |seconds: i64| Some(Timestamp::from_second(seconds).unwrap());
+        let now = |seconds: i64| Timestamp::from_second(seconds).unwrap();
+        assert_eq!(left(at(0), at(10), now(10)), Some(Duration::from_secs(30)));
+        assert_eq!(left(at(0), at(10), now(40)), None);
+        assert_eq!(left(at(0), at(400), now(450)), Some(Duration::from_secs(50)));
+        assert_eq!(left(at(0), at(1_000_000), now(1_000_000)), Some(Duration::from_secs(1800)));
+        assert_eq!(left(None, at(1), now(1)), None);
+    }
+
+    #[test]
+    fn a_backup_that_a_restore_reads_is_told() {
+        let backup: Backup = serde_json::from_value(json!({ "metadata": {"name": "b", "namespace": "n"},
+            "spec": {"backupPolicyName": "p", "backupMethod": "m"} }))
+        .unwrap();
+        let restore = |namespace: &str, status: Value| -> Restore {
+            serde_json::from_value(json!({ "metadata": {"name": "r", "namespace": "x"},
+                "spec": {"backup": {"name": "b", "namespace": namespace}}, "status": status }))
+            .unwrap()
+        };
+        assert_eq!(reading(&backup, &[&restore("n", json!({ "phase": "Running" }))]), Some("x/r".into()));
+        assert_eq!(reading(&backup, &[&restore("n", json!({}))]), Some("x/r".into()));
+        assert_eq!(reading(&backup, &[&restore("n", json!({ "phase": "Failed" })), &restore("m", json!({}))]), None);
+    }
+}

@@ -1,0 +1,336 @@
+//! Backup: from the wish to the sealed catalogue entry, and to its removal.
+//!
+//! A reconcile may be killed at any line and repeated: Jobs have fixed names, statuses are computed from what exists.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kbbackup_api::names::{annotations, labels};
+use kbbackup_api::v1alpha1::{Backup, BackupPhase, BackupRepo, BackupStatus};
+use kube::core::ObjectMeta;
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Resource as _, ResourceExt as _};
+
+use self::decide::Next;
+use self::error::{Doing as _, Error, Refusal};
+use self::expire::Verdict;
+use crate::context::{Context, readable};
+use crate::watch::Guarded;
+
+pub mod apply;
+pub mod build;
+pub mod decide;
+pub mod delete;
+pub mod error;
+pub mod expire;
+pub mod link;
+pub mod observe;
+pub mod plan;
+pub mod workload;
+
+/// Somebody wrote first, or the store is behind our own writing.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// A waiting backup looks again by itself, for not everything that it waits for is watched.
+const SOON: Duration = Duration::from_secs(3);
+/// Watches wake a running backup; this is the safety net.
+const SLOWLY: Duration = Duration::from_secs(60);
+
+/// Brings one backup a step further.
+///
+/// # Errors
+/// What is to be retried with growing waits.
+pub async fn reconcile(object: Arc<Guarded<Backup>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let backup = readable(&object)?;
+    if is_skipped(backup) {
+        return Ok(Action::await_change());
+    }
+    let result = if backup.metadata.deletion_timestamp.is_some() {
+        delete::reconcile(&ctx, backup).await
+    } else {
+        match backup.status.as_ref().and_then(|status| status.phase) {
+            None | Some(BackupPhase::New) => begin(&ctx, backup).await,
+            Some(BackupPhase::Running | BackupPhase::InProgress) => advance(&ctx, backup.clone()).await,
+            Some(BackupPhase::Completed) => rest(&ctx, backup, true).await,
+            Some(BackupPhase::Failed) => rest(&ctx, backup, false).await,
+            Some(BackupPhase::Deleting) => Ok(Action::await_change()),
+        }
+    };
+    match result {
+        Err(error) if error.is_conflict() => Ok(Action::requeue(AT_ONCE)),
+        other => other,
+    }
+}
+
+fn is_skipped(backup: &Backup) -> bool {
+    backup.annotations().get(annotations::SKIP_RECONCILIATION).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+}
+
+/// A new backup: check what it rests on, record it, and go on with the first Job at once.
+async fn begin(ctx: &Context, backup: &Backup) -> Result<Action, Error> {
+    let graph = match observe::graph(ctx, backup).await {
+        Err(Error::Refused(refusal)) => return refuse(ctx, backup.clone(), refusal).await,
+        other => other?,
+    };
+    let begin = match decide::begin(backup, &graph, &ctx.settings, ctx.now()) {
+        Err(refusal) => return refuse(ctx, backup.clone(), refusal).await,
+        Ok(begin) => begin,
+    };
+    let mut notes: BTreeMap<&str, Option<String>> =
+        begin.annotations.iter().map(|(key, value)| (key.as_str(), Some(value.clone()))).collect();
+    notes.insert(annotations::WAITING_FOR, None);
+    let backup = if graph.prepared {
+        apply::metadata(&ctx.client, backup.clone(), &begin.labels, &notes, true).await?
+    } else {
+        notes.remove(annotations::WAITING_FOR);
+        let backup = apply::metadata(&ctx.client, backup.clone(), &begin.labels, &notes, true).await?;
+        let namespace = backup.namespace().unwrap_or_default();
+        let why = format!("waiting for the access to BackupRepo {} in namespace {namespace}", graph.repo.name_any());
+        return refuse(ctx, backup, Refusal::not_yet(error::LONG, why)).await;
+    };
+    let backup = apply::publish(&ctx.client, backup, &begin.status).await?;
+    advance(ctx, backup).await
+}
+
+/// A running backup: see how its Jobs are, start the next ones, and conclude when none is left.
+async fn advance(ctx: &Context, backup: Backup) -> Result<Action, Error> {
+    let Some(status) = backup.status.clone() else { return Ok(Action::requeue(AT_ONCE)) };
+    let seen = observe::children(ctx, &backup, &status.actions).await?;
+    let step = decide::advance(&status, &seen, ctx.now());
+    let mut notes = BTreeMap::new();
+    let recorded = backup.annotations().get(annotations::ATTEMPTS).map(String::as_str);
+    let attempts = decide::attempts(recorded, &step.attempts);
+    if !attempts.is_empty() {
+        notes.insert(annotations::ATTEMPTS, Some(attempts.clone()));
+    }
+    match step.next {
+        Next::Work { start, redo, obstacle } => {
+            notes.insert(annotations::WAITING_FOR, obstacle.clone());
+            let backup = note(ctx, backup, &notes, obstacle.as_deref()).await?;
+            if let Err(error) = start_jobs(ctx, &backup, &step.status, &start, &attempts).await {
+                return match error {
+                    Error::Refused(refusal) => stuck(ctx, backup, &step.status, refusal).await,
+                    other => Err(other),
+                };
+            }
+            for index in redo {
+                if let Some(job) = job_of(ctx, &step.status, index) {
+                    apply::delete_job(&ctx.client, &job).await?;
+                }
+            }
+            apply::publish(&ctx.client, backup, &step.status).await?;
+            Ok(Action::requeue(SLOWLY))
+        }
+        Next::Fail(why) => {
+            notes.insert(annotations::WAITING_FOR, None);
+            let last = backup.annotations().get(annotations::WAITING_FOR).cloned();
+            let backup = apply::metadata(&ctx.client, backup, &BTreeMap::new(), &notes, false).await?;
+            let why = told_with_obstacle(why, last);
+            fail(ctx, backup, &step.status, &why, "BackupJobFailed").await
+        }
+        Next::Complete { seal } => {
+            notes.insert(annotations::WAITING_FOR, None);
+            notes.insert(annotations::SEAL, Some(seal));
+            let backup = apply::metadata(&ctx.client, backup, &BTreeMap::new(), &notes, false).await?;
+            let done = decide::completed(&backup, &step.status, ctx.now());
+            let backup = apply::publish(&ctx.client, backup, &done).await?;
+            let size = done.total_size.as_deref().unwrap_or("unknown size");
+            let took = done.duration.as_deref().unwrap_or_default();
+            let note = format!("backup {} is completed and sealed ({size}, {took})", backup.name_any());
+            ctx.event(&backup, EventType::Normal, "CreatedBackup", note).await;
+            ctx.metrics.finished("Backup", BackupPhase::Completed.as_str(), "");
+            Ok(Action::requeue(AT_ONCE))
+        }
+    }
+}
+
+/// A deadline removes the pod that would explain it; what was in the way until then explains it better.
+fn told_with_obstacle(why: String, last: Option<String>) -> String {
+    match last {
+        Some(obstacle) if why.contains("DeadlineExceeded") => format!("{why}; until then: {obstacle}"),
+        _ => why,
+    }
+}
+
+async fn start_jobs(
+    ctx: &Context,
+    backup: &Backup,
+    status: &BackupStatus,
+    start: &[usize],
+    attempts: &str,
+) -> Result<(), Error> {
+    if start.is_empty() {
+        return Ok(());
+    }
+    let mut pods: Vec<_> = start.iter().filter_map(|index| status.actions[*index].target_pod_name.clone()).collect();
+    pods.sort();
+    pods.dedup();
+    let ingredients = observe::ingredients(ctx, backup, status, &pods).await?;
+    // A store keeps long annotations empty; the seal needs the workload's manifest as it is.
+    let seals = start.iter().any(|index| plan::is_seal(&status.actions[*index]));
+    let hollow = seals && backup.annotations().get(annotations::WORKLOAD).is_some_and(String::is_empty);
+    let whole = if hollow {
+        let name = backup.name_any();
+        Some(apply::api(&ctx.client, backup).get(&name).await.doing(|| format!("reading backup {name}"))?)
+    } else {
+        None
+    };
+    let backup = whole.as_ref().unwrap_or(backup);
+    let site = build::Site { backup, status, ingredients: &ingredients, settings: &ctx.settings };
+    for index in start {
+        let job = site.job(status.actions[*index].name.as_deref().unwrap_or_default(), attempts)?;
+        apply::create(ctx, backup, &job).await?;
+    }
+    Ok(())
+}
+
+fn job_of(ctx: &Context, status: &BackupStatus, index: usize) -> Option<Arc<k8s_openapi::api::batch::v1::Job>> {
+    let reference = status.actions[index].object_ref.as_ref()?;
+    ctx.stores.jobs.get(&ObjectRef::new(reference.name.as_deref()?).within(reference.namespace.as_deref()?))
+}
+
+/// Writes notes, and tells a new obstacle as an event.
+async fn note(
+    ctx: &Context,
+    backup: Backup,
+    notes: &BTreeMap<&str, Option<String>>,
+    obstacle: Option<&str>,
+) -> Result<Backup, Error> {
+    let is_new =
+        obstacle.is_some() && backup.annotations().get(annotations::WAITING_FOR).map(String::as_str) != obstacle;
+    let backup = apply::metadata(&ctx.client, backup, &BTreeMap::new(), notes, false).await?;
+    if let Some(obstacle) = obstacle.filter(|_| is_new) {
+        ctx.event(&backup, EventType::Warning, "ReconcileFailed", obstacle.to_owned()).await;
+    }
+    Ok(backup)
+}
+
+/// A new backup that cannot start: it waits, or its time is up.
+async fn refuse(ctx: &Context, backup: Backup, refusal: Refusal) -> Result<Action, Error> {
+    let created = backup.creation_timestamp().map_or(ctx.now(), |time| time.0);
+    let waited = Duration::try_from(ctx.now().duration_since(created)).unwrap_or_default();
+    let status = backup.status.clone().unwrap_or_default();
+    wait_or_fail(ctx, backup, &status, &refusal, waited).await
+}
+
+/// A running backup whose next Job cannot be made. The time counts from the last thing that went well.
+async fn stuck(ctx: &Context, backup: Backup, status: &BackupStatus, refusal: Refusal) -> Result<Action, Error> {
+    let ends = status.actions.iter().filter_map(|action| action.completion_timestamp.as_ref());
+    let last = ends.chain(&status.start_timestamp).max().map_or(ctx.now(), |time| time.0);
+    let waited = Duration::try_from(ctx.now().duration_since(last)).unwrap_or_default();
+    wait_or_fail(ctx, backup, status, &refusal, waited).await
+}
+
+async fn wait_or_fail(
+    ctx: &Context,
+    backup: Backup,
+    status: &BackupStatus,
+    refusal: &Refusal,
+    waited: Duration,
+) -> Result<Action, Error> {
+    match refusal.due(waited) {
+        Some(why) => {
+            let notes = BTreeMap::from([(annotations::WAITING_FOR, None)]);
+            let backup = apply::metadata(&ctx.client, backup, &BTreeMap::new(), &notes, false).await?;
+            fail(ctx, backup, status, &why, "Fatal").await
+        }
+        None => {
+            let why = refusal.to_string();
+            note(ctx, backup, &BTreeMap::from([(annotations::WAITING_FOR, Some(why.clone()))]), Some(&why)).await?;
+            Ok(Action::requeue(SOON))
+        }
+    }
+}
+
+async fn fail(
+    ctx: &Context,
+    backup: Backup,
+    status: &BackupStatus,
+    why: &str,
+    reason: &'static str,
+) -> Result<Action, Error> {
+    let failed = decide::failed(&backup, status, why, ctx.now());
+    let backup = apply::publish(&ctx.client, backup, &failed).await?;
+    ctx.event(&backup, EventType::Warning, reason, why.to_owned()).await;
+    ctx.metrics.finished("Backup", BackupPhase::Failed.as_str(), reason);
+    rest(ctx, &backup, false).await
+}
+
+/// A backup that is over: a completed one needs its Jobs no more, and every one goes when its time has come.
+async fn rest(ctx: &Context, backup: &Backup, completed: bool) -> Result<Action, Error> {
+    if completed {
+        for job in delete::jobs(ctx, backup).iter().filter(|job| job.metadata.deletion_timestamp.is_none()) {
+            apply::delete_job(&ctx.client, job).await?;
+        }
+    }
+    let namespace = backup.namespace();
+    let guarded = ctx.stores.backups.state();
+    let expires = backup.status.as_ref().and_then(|status| status.expiration.as_ref());
+    // Siblings matter only once the time has come; until then a look at one field is enough.
+    let due = expires.is_some_and(|expires| expires.0 <= ctx.now());
+    let siblings: Vec<&Backup> = if due {
+        guarded
+            .iter()
+            .filter_map(|other| other.0.as_ref().ok())
+            .filter(|other| other.namespace() == namespace)
+            .collect()
+    } else {
+        Vec::new()
+    };
+    let restores = if due { ctx.stores.restores.state() } else { Vec::new() };
+    let restores: Vec<_> = restores.iter().filter_map(|guarded| guarded.0.as_ref().ok()).collect();
+    let read = delete::reading(backup, &restores).is_some();
+    let name = &backup.spec.backup_policy_name;
+    let policy = if due {
+        let api = Api::namespaced(ctx.client.clone(), namespace.as_deref().unwrap_or_default());
+        crate::worker::read::find(&ctx.stores.policies, &api, name, namespace.as_deref())
+            .await
+            .doing(|| format!("reading BackupPolicy {name}"))?
+    } else {
+        None
+    };
+    let longest = Duration::from_secs(ctx.settings.gc_seconds.max(1));
+    match expire::judge(backup, policy.as_ref(), &siblings, read, ctx.now()) {
+        Verdict::Until(wait) => Ok(Action::requeue(wait.min(longest))),
+        Verdict::Keep(reason) if due => {
+            tracing::debug!(backup = backup.name_any(), reason, "expired, but kept");
+            Ok(Action::requeue(longest))
+        }
+        Verdict::Keep(_) => Ok(Action::await_change()),
+        Verdict::Remove => {
+            tracing::info!(namespace, backup = backup.name_any(), "expired: removing");
+            if let Err(error) = delete::delete(ctx, backup).await {
+                ctx.event(backup, EventType::Warning, "RemoveExpiredBackupsFailed", crate::run::chain(&error)).await;
+                return Err(error);
+            }
+            Ok(Action::await_change())
+        }
+    }
+}
+
+/// The backup that a Job or Pod works for: by labels, else by owner.
+pub fn of_worker(meta: &ObjectMeta) -> Option<ObjectRef<Guarded<Backup>>> {
+    let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
+    let home = label(labels::BACKUP_NAMESPACE).or_else(|| meta.namespace.clone())?;
+    let owner = || {
+        let owner = meta.owner_references.iter().flatten().find(|owner| owner.kind == Backup::kind(&()))?;
+        Some(owner.name.clone())
+    };
+    Some(ObjectRef::new(&label(labels::BACKUP_NAME).or_else(owner)?).within(&home))
+}
+
+/// The backups that wait for a repository to change: those that have not started, and those being deleted.
+pub fn waiting_for_repo(
+    store: &Store<Guarded<Backup>>,
+    _repo: &Guarded<BackupRepo>,
+) -> Vec<ObjectRef<Guarded<Backup>>> {
+    let waits = |backup: &Backup| {
+        let phase = backup.status.as_ref().and_then(|status| status.phase);
+        backup.metadata.deletion_timestamp.is_some() || matches!(phase, None | Some(BackupPhase::New))
+    };
+    let all = store.state();
+    let waiting = all.iter().filter_map(|guarded| guarded.0.as_ref().ok()).filter(|backup| waits(backup));
+    waiting.map(|backup| ObjectRef::new(&backup.name_any()).within(&backup.namespace().unwrap_or_default())).collect()
+}

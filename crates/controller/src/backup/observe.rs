@@ -1,0 +1,587 @@
+//! Everything the Backup controller reads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::{try_join, try_join_all};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Service};
+use kbbackup_api::names::{annotations, labels};
+use kbbackup_api::v1alpha1::{
+    ActionPhase, ActionSet, ActionStatus, Availability, Backup, BackupMethod, BackupPolicy, BackupRepo,
+    BackupRepoPhase, BackupStatus, BackupTarget, BackupType, EncryptionConfig,
+};
+use kbbackup_core::chain;
+use kube::api::ListParams;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt as _};
+
+use super::error::{A_WHILE, Doing as _, Error, LONG, Refusal, SOON};
+use super::{link, plan, workload};
+use crate::context::Context;
+use crate::worker::repo::Way;
+use crate::worker::select::{self, SelectError};
+use crate::worker::{Outcome, RepoAccess, account, logs, read};
+
+/// Everything that a new backup rests on.
+#[derive(Debug)]
+pub struct Graph {
+    /// The policy.
+    pub policy: BackupPolicy,
+    /// Its method.
+    pub method: BackupMethod,
+    /// The recipe.
+    pub action_set: ActionSet,
+    /// The repository, Ready.
+    pub repo: BackupRepo,
+    /// How it is reached.
+    pub way: Way,
+    /// Whether the namespace has the Secret or claim for that.
+    pub prepared: bool,
+    /// Targets and their pods.
+    pub targets: Vec<(BackupTarget, Vec<Pod>)>,
+    /// Whether the targets come from a list.
+    pub several: bool,
+    /// Parent and base of an incremental backup.
+    pub parent: Option<Parent>,
+    /// The workload's manifest, when a StatefulSet runs the first pod.
+    pub workload: Option<String>,
+}
+
+/// What an incremental backup builds on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parent {
+    /// The parent.
+    pub name: String,
+    /// The full backup at the root.
+    pub base: String,
+    /// The parent's encryption, which the child inherits.
+    pub encryption: Option<EncryptionConfig>,
+}
+
+/// Behaviour 4.3, steps 1 to 11.
+///
+/// # Errors
+/// [`Error::Refused`] when something is missing or unfit, else those of the API server.
+pub async fn graph(ctx: &Context, backup: &Backup) -> Result<Graph, Error> {
+    let namespace = backup.namespace().unwrap_or_default();
+    if backup.name_any().len() > kbbackup_core::names::MAX_NAME {
+        return Err(Refusal::fatal(
+            "the backup's name is longer than 63 characters, so it cannot be a label of its workers",
+        )
+        .into());
+    }
+    let policy = policy(ctx, backup, &namespace).await?;
+    let method = method(&policy, backup)?;
+    let action_set = action_set(ctx, &method).await?;
+    supported(&method, &action_set)?;
+    parameters(backup, &action_set)?;
+    let repo = repo(ctx, backup, &policy).await?;
+    let way = Way::of(&repo).map_err(|error| Refusal::not_yet(LONG, error))?;
+    let parent = parent(ctx, backup, &method, &action_set, &repo, &policy)?;
+    let encryption = match &parent {
+        Some(parent) => parent.encryption.as_ref(),
+        None => policy.spec.encryption_config.as_ref(),
+    };
+    let (several, wanted) = effective_targets(&policy, &method)?;
+    let check_encryption = check_encryption(ctx, &namespace, encryption);
+    let prepared = async {
+        read::prepared(&ctx.client, &namespace, &way)
+            .await
+            .doing(|| format!("looking for the repository's Secret or claim in {namespace}"))
+    };
+    let targets = try_join_all(wanted.iter().map(|target| {
+        let recorded = recorded(ctx, backup, target, parent.as_ref());
+        target_pods(ctx, &namespace, target, recorded)
+    }));
+    let ((), (prepared, targets)) = try_join(check_encryption, try_join(prepared, targets)).await?;
+    let targets: Vec<_> = wanted.into_iter().zip(targets).collect();
+    let first = targets.first().and_then(|(_, pods)| pods.first());
+    let workload = match first {
+        Some(pod) => workload_of(ctx, pod).await?,
+        None => None,
+    };
+    Ok(Graph { policy, method, action_set, repo, way, prepared, targets, several, parent, workload })
+}
+
+async fn policy(ctx: &Context, backup: &Backup, namespace: &str) -> Result<BackupPolicy, Error> {
+    let name = &backup.spec.backup_policy_name;
+    let api = Api::namespaced(ctx.client.clone(), namespace);
+    let policy = read::find(&ctx.stores.policies, &api, name, Some(namespace))
+        .await
+        .doing(|| format!("reading BackupPolicy {name}"))?;
+    let policy =
+        policy.ok_or_else(|| Refusal::not_yet(SOON, format!("BackupPolicy {name} does not exist in {namespace}")))?;
+    match policy.status.as_ref().filter(|status| status.phase == Some(Availability::Unavailable)) {
+        Some(status) => {
+            let message = status.message.as_deref().unwrap_or("no reason given");
+            Err(Refusal::not_yet(SOON, format!("BackupPolicy {name} is Unavailable: {message}")).into())
+        }
+        None => Ok(policy),
+    }
+}
+
+fn method(policy: &BackupPolicy, backup: &Backup) -> Result<BackupMethod, Refusal> {
+    let wanted = &backup.spec.backup_method;
+    let methods = &policy.spec.backup_methods;
+    methods.iter().find(|method| method.name == *wanted).cloned().ok_or_else(|| {
+        let names = methods.iter().map(|method| method.name.as_str()).collect::<Vec<_>>().join(", ");
+        Refusal::fatal(format!("BackupPolicy {} has no method {wanted} (it has: {names})", policy.name_any()))
+    })
+}
+
+async fn action_set(ctx: &Context, method: &BackupMethod) -> Result<ActionSet, Error> {
+    let Some(name) = method.action_set_name.as_deref().filter(|name| !name.is_empty()) else {
+        let why = if method.snapshot_volumes() {
+            format!("method {} takes volume snapshots, which this version of kbbackup does not do yet", method.name)
+        } else {
+            format!("method {} names neither an actionSetName nor snapshotVolumes", method.name)
+        };
+        return Err(Refusal::fatal(why).into());
+    };
+    let api = Api::all(ctx.client.clone());
+    let found =
+        read::find(&ctx.stores.action_sets, &api, name, None).await.doing(|| format!("reading ActionSet {name}"))?;
+    Ok(found.ok_or_else(|| Refusal::not_yet(SOON, format!("ActionSet {name} does not exist")))?)
+}
+
+/// What this version can do. The rest fails clearly, before anything is touched.
+fn supported(method: &BackupMethod, set: &ActionSet) -> Result<(), Refusal> {
+    let name = set.name_any();
+    if method.snapshot_volumes() {
+        let why =
+            format!("method {} takes volume snapshots, which this version of kbbackup does not do yet", method.name);
+        return Err(Refusal::fatal(why));
+    }
+    match set.spec.backup_type {
+        BackupType::Full | BackupType::Selective | BackupType::Incremental => {}
+        BackupType::Differential => {
+            return Err(Refusal::fatal(format!(
+                "ActionSet {name} is Differential: such backups can be restored, not taken"
+            )));
+        }
+        BackupType::Continuous => {
+            return Err(Refusal::fatal(format!(
+                "ActionSet {name} is Continuous, which this version of kbbackup does not do yet"
+            )));
+        }
+    }
+    let Some(actions) = &set.spec.backup else {
+        return Err(Refusal::fatal(format!("ActionSet {name} has no backup part")));
+    };
+    if actions.backup_data.is_none() && actions.pre_backup.is_empty() && actions.post_backup.is_empty() {
+        return Err(Refusal::fatal(format!("ActionSet {name} has no backup action")));
+    }
+    let all = actions.pre_backup.iter().chain(&actions.post_backup);
+    if all.clone().any(|action| action.exec.is_some() == action.job.is_some()) {
+        return Err(Refusal::fatal(format!(
+            "ActionSet {name}: each preBackup and postBackup entry needs exactly one of exec and job"
+        )));
+    }
+    Ok(())
+}
+
+fn parameters(backup: &Backup, set: &ActionSet) -> Result<(), Refusal> {
+    let takes = set.spec.backup.as_ref().map(|backup| backup.with_parameters.as_slice()).unwrap_or_default();
+    let schema = set.spec.parameters_schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
+    let given = backup.spec.parameters.iter().map(|pair| (pair.name.as_str(), pair.value.as_str()));
+    kbbackup_core::parameters::check(takes, schema, given).map_err(Refusal::fatal)
+}
+
+async fn repo(ctx: &Context, backup: &Backup, policy: &BackupPolicy) -> Result<BackupRepo, Error> {
+    let labelled = backup.labels().get(labels::BACKUP_REPO_NAME).filter(|name| !name.is_empty());
+    let named = labelled.or(policy.spec.backup_repo_name.as_ref().filter(|name| !name.is_empty()));
+    let repo = match named {
+        Some(name) => {
+            let api = Api::all(ctx.client.clone());
+            let found =
+                read::find(&ctx.stores.repos, &api, name, None).await.doing(|| format!("reading BackupRepo {name}"))?;
+            found.ok_or_else(|| Refusal::not_yet(SOON, format!("BackupRepo {name} does not exist")))?
+        }
+        None => {
+            default_repo(&ctx.stores.repos.state().iter().filter_map(|repo| repo.0.as_ref().ok()).collect::<Vec<_>>())?
+        }
+    };
+    let phase = repo.status.as_ref().and_then(|status| status.phase);
+    if phase == Some(BackupRepoPhase::Ready) {
+        return Ok(repo);
+    }
+    let phase = phase.map_or("not checked yet", BackupRepoPhase::as_str);
+    let conditions = repo.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let failed = conditions.iter().find(|condition| condition.status == "False" && !condition.message.is_empty());
+    let because = failed
+        .map(|condition| format!(": {}", condition.message.lines().next().unwrap_or_default()))
+        .unwrap_or_default();
+    Err(Refusal::not_yet(LONG, format!("BackupRepo {} is {phase}, not Ready{because}", repo.name_any())).into())
+}
+
+/// The one default repository that is Ready.
+pub fn default_repo(repos: &[&BackupRepo]) -> Result<BackupRepo, Refusal> {
+    let marked = |repo: &&&BackupRepo| {
+        repo.annotations().get(annotations::IS_DEFAULT_REPO).map(String::as_str) == Some(kbbackup_api::names::TRUE)
+    };
+    let ready =
+        |repo: &&&BackupRepo| repo.status.as_ref().and_then(|status| status.phase) == Some(BackupRepoPhase::Ready);
+    let all: Vec<_> = repos.iter().filter(marked).collect();
+    let usable: Vec<_> = all.iter().copied().filter(|repo| ready(&repo)).collect();
+    match (usable.as_slice(), all.as_slice()) {
+        ([one], _) => Ok((**one).clone()),
+        ([], []) => Err(Refusal::not_yet(SOON, "the policy names no repository and none is marked as the default one")),
+        ([], [waiting, ..]) => {
+            Err(Refusal::not_yet(LONG, format!("BackupRepo {}, the default one, is not Ready", waiting.name_any())))
+        }
+        (several, _) => {
+            let names = several.iter().map(|repo| repo.name_any()).collect::<Vec<_>>().join(", ");
+            Err(Refusal::fatal(format!(
+                "the policy names no repository and several are marked as the default one: {names}"
+            )))
+        }
+    }
+}
+
+fn parent(
+    ctx: &Context,
+    backup: &Backup,
+    method: &BackupMethod,
+    set: &ActionSet,
+    repo: &BackupRepo,
+    policy: &BackupPolicy,
+) -> Result<Option<Parent>, Refusal> {
+    if set.spec.backup_type != BackupType::Incremental {
+        return Ok(None);
+    }
+    let asked = backup.spec.parent_backup_name.as_deref().filter(|name| !name.is_empty());
+    if asked.is_some() && backup.labels().contains_key(labels::BACKUP_SCHEDULE) {
+        return Err(Refusal::fatal("a scheduled backup may not name its parent"));
+    }
+    let namespace = backup.namespace();
+    let guarded = ctx.stores.backups.state();
+    let all: Vec<&Backup> = guarded
+        .iter()
+        .filter_map(|guarded| guarded.0.as_ref().ok())
+        .filter(|other| other.namespace() == namespace && other.metadata.deletion_timestamp.is_none())
+        .collect();
+    let links: Vec<_> = all.iter().map(|backup| link::link(backup)).collect();
+    let (_, targets) = effective_targets(policy, method)?;
+    let child = chain::Link {
+        method: method.name.clone(),
+        compatible_method: method.compatible_method.clone().unwrap_or_default(),
+        repo: repo.name_any(),
+        targets: targets.len(),
+        ..link::link(backup)
+    };
+    let recorded = backup.status.as_ref().and_then(|status| status.parent_backup_name.as_deref());
+    let (parent, base) = chain::parent(&child, asked.or(recorded), &links).map_err(Refusal::fatal)?;
+    let of_parent =
+        all.iter().find(|backup| backup.name_any() == parent.name).and_then(|backup| backup.status.as_ref());
+    let encryption = of_parent.and_then(|status| status.encryption_config.clone());
+    Ok(Some(Parent { name: parent.name.clone(), base: base.to_owned(), encryption }))
+}
+
+async fn check_encryption(ctx: &Context, namespace: &str, config: Option<&EncryptionConfig>) -> Result<(), Error> {
+    let Some(config) = config else { return Ok(()) };
+    let reference = &config.pass_phrase_secret_key_ref;
+    let secret = Api::<Secret>::namespaced(ctx.client.clone(), namespace).get_opt(&reference.name).await;
+    let secret = secret.doing(|| format!("reading Secret {} of the encryption", reference.name))?;
+    let has_key = secret
+        .as_ref()
+        .is_some_and(|secret| secret.data.as_ref().is_some_and(|data| data.contains_key(&reference.key)));
+    if has_key {
+        return Ok(());
+    }
+    let what = if secret.is_some() { format!("has no key {}", reference.key) } else { "does not exist".to_owned() };
+    Err(Refusal::not_yet(SOON, format!("Secret {} of the encryption {what} in {namespace}", reference.name)).into())
+}
+
+/// Behaviour 3.3: the method's target or targets, else the policy's. Says whether they come from a list.
+fn effective_targets(policy: &BackupPolicy, method: &BackupMethod) -> Result<(bool, Vec<BackupTarget>), Refusal> {
+    let one = |target: &Option<BackupTarget>| target.clone().map(|target| (false, vec![target]));
+    let many = |targets: &Vec<BackupTarget>| (!targets.is_empty()).then(|| (true, targets.clone()));
+    one(&method.target)
+        .or_else(|| many(&method.targets))
+        .or_else(|| one(&policy.spec.target))
+        .or_else(|| many(&policy.spec.targets))
+        .ok_or_else(|| Refusal::fatal(format!("neither method {} nor its policy names a target", method.name)))
+}
+
+/// The pods that an earlier look, or the parent when the target says so, has chosen.
+fn recorded(ctx: &Context, backup: &Backup, target: &BackupTarget, parent: Option<&Parent>) -> Vec<String> {
+    let of = |status: &BackupStatus| {
+        let targets = plan::targets(status);
+        targets
+            .iter()
+            .find(|chosen| chosen.target.name == target.name)
+            .map(|chosen| chosen.selected_target_pods.clone())
+    };
+    let own = backup.status.as_ref().and_then(of).filter(|pods| !pods.is_empty());
+    let wants_parents =
+        target.pod_selector.as_ref().is_some_and(|selector| selector.use_parent_selected_pods == Some(true));
+    own.or_else(|| {
+        let parent = parent.filter(|_| wants_parents)?;
+        let key = ObjectRef::new(&parent.name).within(&backup.namespace()?);
+        ctx.stores.backups.get(&key)?.0.as_ref().ok()?.status.as_ref().and_then(of)
+    })
+    .unwrap_or_default()
+}
+
+async fn target_pods(
+    ctx: &Context,
+    namespace: &str,
+    target: &BackupTarget,
+    recorded: Vec<String>,
+) -> Result<Vec<Pod>, Error> {
+    let name = target.name.as_deref().filter(|name| !name.is_empty());
+    let of = name.map(|name| format!(" (target {name})")).unwrap_or_default();
+    let story = || format!("listing the pods of the target{of}");
+    let refuse = |error: SelectError| {
+        let patience = match error {
+            SelectError::NoSelector => return Refusal::fatal(format!("{error}{of}")),
+            SelectError::NoMatch | SelectError::Gone(_) => A_WHILE,
+            SelectError::NoneReady(_) => LONG,
+        };
+        Refusal::not_yet(patience, format!("{error}{of}"))
+    };
+    let selector = target.pod_selector.as_ref().ok_or_else(|| refuse(SelectError::NoSelector))?;
+    let own = selector.label_selector();
+    if own.match_labels.is_none() && own.match_expressions.is_none() {
+        return Err(refuse(SelectError::NoSelector).into());
+    }
+    let matching = read::pods(&ctx.client, namespace, own).await.doing(story)?;
+    let fallback = match &selector.fallback_label_selector {
+        Some(fallback) if !matching.iter().any(select::available) => {
+            read::pods(&ctx.client, namespace, fallback.clone()).await.doing(story)?
+        }
+        _ => Vec::new(),
+    };
+    Ok(select::choose(selector.strategy(), &recorded, matching, fallback).map_err(refuse)?)
+}
+
+/// The manifest of the workload that runs `pod`. A reading that is refused costs the copy, not the backup.
+async fn workload_of(ctx: &Context, pod: &Pod) -> Result<Option<String>, Error> {
+    let Some(name) = workload::controller_of(pod) else { return Ok(None) };
+    let namespace = pod.namespace().unwrap_or_default();
+    let story = || format!("reading the workload statefulset/{name}");
+    let sets = Api::<StatefulSet>::namespaced(ctx.client.clone(), &namespace);
+    let services = Api::<Service>::namespaced(ctx.client.clone(), &namespace);
+    let all = ListParams::default();
+    let (set, services) = try_join(sets.get_opt(name), services.list(&all)).await.doing(story)?;
+    let Some(set) = set else { return Ok(None) };
+    let pod = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let maps = pod.map(|pod| workload::references(pod).0).unwrap_or_default();
+    let api = Api::<ConfigMap>::namespaced(ctx.client.clone(), &namespace);
+    let maps = try_join_all(maps.iter().map(|name| api.get_opt(name))).await.doing(story)?;
+    let text = workload::manifest(set, services.items, maps.into_iter().flatten().collect());
+    Ok(text.inspect_err(|error| tracing::warn!(%error, name, "the workload's manifest was not recorded")).ok())
+}
+
+/// What is needed to build the Jobs of a running backup.
+#[derive(Debug)]
+pub struct Ingredients {
+    /// Retries, from the policy.
+    pub backoff_limit: i32,
+    /// The recipe.
+    pub action_set: ActionSet,
+    /// How the repository is reached.
+    pub access: RepoAccess,
+    /// The target pods by name.
+    pub pods: BTreeMap<String, Pod>,
+}
+
+/// Reads what the Jobs on `pods` need.
+///
+/// # Errors
+/// [`Error::Refused`] when something has gone meanwhile, else those of the API server.
+pub async fn ingredients(
+    ctx: &Context,
+    backup: &Backup,
+    status: &BackupStatus,
+    pods: &[String],
+) -> Result<Ingredients, Error> {
+    let namespace = backup.namespace().unwrap_or_default();
+    let policies = Api::namespaced(ctx.client.clone(), &namespace);
+    let name = &backup.spec.backup_policy_name;
+    let policy = read::find(&ctx.stores.policies, &policies, name, Some(&namespace))
+        .await
+        .doing(|| format!("reading BackupPolicy {name}"))?;
+    let method = status.backup_method.as_ref().ok_or_else(|| Refusal::fatal("status.backupMethod is gone"))?;
+    let action_set = action_set(ctx, method).await?;
+    let access = access(ctx, status).await?;
+    let api = Api::<Pod>::namespaced(ctx.client.clone(), &namespace);
+    let found = try_join_all(pods.iter().map(|pod| api.get_opt(pod)))
+        .await
+        .doing(|| format!("reading pods {}", pods.join(", ")))?;
+    let found: BTreeMap<_, _> = found.into_iter().flatten().map(|pod| (pod.name_any(), pod)).collect();
+    if let Some(gone) = pods.iter().find(|pod| !found.contains_key(*pod)) {
+        return Err(Refusal::not_yet(LONG, SelectError::Gone(gone.clone())).into());
+    }
+    account::ensure(&ctx.client, &namespace, &ctx.settings)
+        .await
+        .doing(|| format!("ensuring the workers' account in {namespace}"))?;
+    let backoff_limit =
+        policy.map_or(kbbackup_api::v1alpha1::BackupPolicySpec::BACKOFF_LIMIT, |policy| policy.spec.backoff_limit());
+    Ok(Ingredients { backoff_limit, action_set, access, pods: found })
+}
+
+/// How pods of a started backup reach its repository. The repository need not be Ready: the mover will tell.
+///
+/// # Errors
+/// [`Error::Refused`] when the repository is gone.
+pub async fn access(ctx: &Context, status: &BackupStatus) -> Result<RepoAccess, Error> {
+    let name = status.backup_repo_name.as_deref().unwrap_or_default();
+    let api = Api::all(ctx.client.clone());
+    let repo = read::find(&ctx.stores.repos, &api, name, None).await.doing(|| format!("reading BackupRepo {name}"))?;
+    let repo: BackupRepo =
+        repo.ok_or_else(|| Refusal::not_yet(A_WHILE, format!("BackupRepo {name} does not exist any more")))?;
+    let way = Way::of(&repo).map_err(|error| Refusal::not_yet(LONG, error))?;
+    Ok(RepoAccess { way, kopia_path: status.kopia_repo_path.clone(), encryption: status.encryption_config.clone() })
+}
+
+/// One action and what its Job shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeenAction {
+    /// How far its Job is.
+    pub outcome: Outcome,
+    /// The last words of a failed pod.
+    pub words: Option<String>,
+}
+
+/// Looks at the Jobs of all actions that are not over, by the stores; what is decisive is asked of the API server.
+///
+/// # Errors
+/// Those of the API server.
+pub async fn children(ctx: &Context, backup: &Backup, actions: &[ActionStatus]) -> Result<Vec<SeenAction>, Error> {
+    let name = backup.name_any();
+    let pods = ctx.stores.pods.state();
+    let pods: Vec<Arc<Pod>> =
+        pods.into_iter().filter(|pod| pod.labels().get(labels::BACKUP_NAME) == Some(&name)).collect();
+    let mut seen = Vec::with_capacity(actions.len());
+    for action in actions {
+        if matches!(action.phase, Some(ActionPhase::Completed | ActionPhase::Failed)) {
+            seen.push(SeenAction { outcome: Outcome::Absent, words: None });
+            continue;
+        }
+        let job = action.object_ref.as_ref().and_then(|reference| stored_job(ctx, backup, reference));
+        let mut outcome = Outcome::of(job.as_deref(), &pods.iter().map(AsRef::as_ref).collect::<Vec<&Pod>>());
+        if let (Outcome::Succeeded { pod: None } | Outcome::Failed { pod: None, .. }, Some(job)) = (&outcome, &job) {
+            // The Job's end was seen before its pod's: ask.
+            let fresh = job_pods(ctx, job).await?;
+            outcome = Outcome::of(Some(job.as_ref()), &fresh);
+        }
+        let words = match (&outcome, &action.object_ref) {
+            (Outcome::Failed { pod: Some((pod, container)), .. }, Some(reference)) => {
+                let namespace = reference.namespace.as_deref().unwrap_or_default();
+                logs::last_words(&ctx.client, namespace, pod, container).await
+            }
+            _ => None,
+        };
+        seen.push(SeenAction { outcome, words });
+    }
+    Ok(seen)
+}
+
+/// The Job that an action refers to, if it is this backup's.
+fn stored_job(ctx: &Context, backup: &Backup, reference: &ObjectReference) -> Option<Arc<Job>> {
+    let key = ObjectRef::new(reference.name.as_deref()?).within(reference.namespace.as_deref()?);
+    ctx.stores.jobs.get(&key).filter(|job| is_ours(job, backup))
+}
+
+/// Whether a Job belongs to this very backup: by owner where owners are possible, else by labels.
+pub fn is_ours(job: &Job, backup: &Backup) -> bool {
+    if job.namespace() == backup.namespace() {
+        return job.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == backup.uid().as_deref());
+    }
+    let label = |key: &str| job.labels().get(key).cloned();
+    // The name of the Job ends in the backup's UID, so that a namesake's is not taken for ours.
+    label(labels::BACKUP_NAME) == Some(backup.name_any()) && label(labels::BACKUP_NAMESPACE) == backup.namespace()
+}
+
+async fn job_pods(ctx: &Context, job: &Job) -> Result<Vec<Pod>, Error> {
+    let namespace = job.namespace().unwrap_or_default();
+    let selector = format!("batch.kubernetes.io/controller-uid={}", job.uid().unwrap_or_default());
+    let list =
+        Api::<Pod>::namespaced(ctx.client.clone(), &namespace).list(&ListParams::default().labels(&selector)).await;
+    Ok(list.doing(|| format!("listing the pods of Job {}", job.name_any()))?.items)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn repo(name: &str, default: bool, phase: &str) -> BackupRepo {
+        serde_json::from_value(
+            json!({ "metadata": {"name": name, "annotations": {annotations::IS_DEFAULT_REPO: default.to_string()}},
+            "spec": {"storageProviderRef": "s3", "pvReclaimPolicy": "Retain"}, "status": {"phase": phase} }),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn behaviour_1_8_the_default_repository() {
+        let (a, b, c) = (repo("a", true, "Ready"), repo("b", true, "Failed"), repo("c", false, "Ready"));
+        assert_eq!(default_repo(&[&a, &b, &c]).unwrap().name_any(), "a");
+        assert!(matches!(default_repo(&[&b, &c]), Err(Refusal::NotYet { patience: LONG, .. })));
+        assert!(matches!(default_repo(&[&c]), Err(Refusal::NotYet { patience: SOON, .. })));
+        let d = repo("d", true, "Ready");
+        assert!(matches!(default_repo(&[&a, &d]), Err(Refusal::Fatal(_))));
+    }
+
+    #[test]
+    fn behaviour_3_3_the_methods_target_wins() {
+        let policy = |spec: Value| -> BackupPolicy {
+            serde_json::from_value(json!({ "metadata": {"name": "p"}, "spec": spec })).unwrap()
+        };
+        let method = |value: Value| -> BackupMethod { serde_json::from_value(value).unwrap() };
+        let names = |policy: &BackupPolicy, method: &BackupMethod| {
+            effective_targets(policy, method)
+                .map(|(many, list)| (many, list.into_iter().filter_map(|target| target.name).collect::<Vec<_>>()))
+        };
+        let both = method(json!({ "name": "m", "target": {"name": "t"}, "targets": [{"name": "u"}] }));
+        let list = method(json!({ "name": "m", "targets": [{"name": "u"}, {"name": "v"}] }));
+        let none = method(json!({ "name": "m" }));
+        let single = policy(json!({ "backupMethods": [], "target": {"name": "w"} }));
+        assert_eq!(names(&single, &both), Ok((false, vec!["t".into()])));
+        assert_eq!(names(&single, &list), Ok((true, vec!["u".into(), "v".into()])));
+        assert_eq!(names(&single, &none), Ok((false, vec!["w".into()])));
+        assert!(names(&policy(json!({ "backupMethods": [] })), &none).is_err());
+    }
+
+    #[test]
+    fn what_this_version_cannot_do_is_refused_before_it_starts() {
+        let set = |kind: &str| -> ActionSet {
+            serde_json::from_value(json!({ "metadata": {"name": "a"}, "spec": {"backupType": kind,
+                "backup": {"backupData": {"image": "", "command": []}}} }))
+            .unwrap()
+        };
+        let method = |snapshot: bool| BackupMethod { snapshot_volumes: Some(snapshot), ..BackupMethod::default() };
+        for kind in ["Full", "Incremental", "Selective"] {
+            assert_eq!(supported(&method(false), &set(kind)), Ok(()), "{kind}");
+        }
+        for kind in ["Differential", "Continuous"] {
+            assert!(matches!(supported(&method(false), &set(kind)), Err(Refusal::Fatal(_))), "{kind}");
+        }
+        assert!(matches!(supported(&method(true), &set("Full")), Err(Refusal::Fatal(_))));
+        let hook: ActionSet =
+            serde_json::from_value(json!({ "metadata": {"name": "a"}, "spec": {"backup": {"preBackup": [{}]}} }))
+                .unwrap();
+        assert!(matches!(supported(&method(false), &hook), Err(Refusal::Fatal(_))));
+    }
+
+    #[test]
+    fn a_job_of_a_namesake_is_not_ours() {
+        let backup: Backup = serde_json::from_value(json!({ "metadata": {"name": "b", "namespace": "n", "uid": "u1"},
+            "spec": {"backupPolicyName": "p", "backupMethod": "m"} }))
+        .unwrap();
+        let job = |namespace: &str, uid: &str| -> Job {
+            serde_json::from_value(json!({ "metadata": {"name": "j", "namespace": namespace,
+                "labels": {labels::BACKUP_NAME: "b", labels::BACKUP_NAMESPACE: "n"},
+                "ownerReferences": [{"apiVersion": "x", "kind": "Backup", "name": "b", "uid": uid}]} }))
+            .unwrap()
+        };
+        assert!(is_ours(&job("n", "u1"), &backup));
+        assert!(!is_ours(&job("n", "u2"), &backup));
+        assert!(is_ours(&job("manager", "u2"), &backup));
+    }
+}
