@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::paths::State;
+use super::process::Process;
 use super::{BRIDGE, NODE_IP, process, sh};
 
 /// A sparse file: only what the volumes hold takes space.
@@ -49,10 +50,12 @@ pub(crate) fn restore_sysctls(state: &State) -> Result<()> {
 }
 
 /// The bridge is there before anything starts: its address is the node's.
-pub(crate) fn bridge_up() -> Result<()> {
+pub(crate) fn bridge_up(state: &State) -> Result<()> {
     if !Path::new("/sys/class/net").join(BRIDGE).exists() {
         ip(&["link", "add", BRIDGE, "type", "bridge"])?;
     }
+    // Says whose it is.
+    ip(&["link", "set", "dev", BRIDGE, "alias", &alias(state)])?;
     if !ip(&["-o", "-4", "address", "show", "dev", BRIDGE])?.contains(&format!("{NODE_IP}/16")) {
         ip(&["address", "add", &format!("{NODE_IP}/16"), "dev", BRIDGE])?;
     }
@@ -63,6 +66,24 @@ pub(crate) fn bridge_up() -> Result<()> {
         sh::output(&mut sh::command("modprobe", ["br_netfilter"]))?;
     }
     fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1").context("cannot switch bridge-nf-call-iptables on")
+}
+
+/// A machine has room for one node: addresses and ports are fixed.
+pub(crate) fn refuse_a_second_node(state: &State) -> Result<()> {
+    let owner = fs::read_to_string(Path::new("/sys/class/net").join(BRIDGE).join("ifalias")).unwrap_or_default();
+    let owner = owner.trim();
+    anyhow::ensure!(
+        owner.is_empty() || owner == alias(state),
+        "another local node runs on this machine, with its state in {owner}; take it down with the same XDG_CACHE_HOME first"
+    );
+    Ok(())
+}
+
+/// The kernel keeps at most 255 bytes; the end of a path says most.
+fn alias(state: &State) -> String {
+    let path = state.root().to_string_lossy();
+    let start = path.len().saturating_sub(255);
+    path.get(start..).unwrap_or_default().to_owned()
 }
 
 pub(crate) fn bridge_down() -> Result<()> {
@@ -149,8 +170,8 @@ fn without_ours(saved: &str) -> Option<String> {
 /// Ends what is left of containers: their processes are children of shims that name our containerd's socket.
 pub(crate) fn containers_down(state: &State) -> Result<()> {
     let socket = state.containerd_socket();
-    let processes = processes()?;
-    let shims: BTreeSet<i32> = processes.iter().filter(|one| one.is_shim_of(&socket)).map(|one| one.pid).collect();
+    let processes = process::all()?;
+    let shims: BTreeSet<i32> = processes.iter().filter(|one| is_shim_of(one, &socket)).map(|one| one.pid).collect();
     let mut doomed = shims.clone();
     // Parents may be listed behind their children, so look until nothing is added.
     loop {
@@ -168,34 +189,9 @@ pub(crate) fn containers_down(state: &State) -> Result<()> {
     Ok(())
 }
 
-struct Process {
-    pid: i32,
-    parent: i32,
-    command: Vec<String>,
-}
-
-impl Process {
-    fn is_shim_of(&self, socket: &Path) -> bool {
-        let is_shim = self.command.first().is_some_and(|program| program.ends_with("containerd-shim-runc-v2"));
-        is_shim && self.command.iter().any(|arg| Path::new(arg) == socket)
-    }
-}
-
-fn processes() -> Result<Vec<Process>> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
-        // A process may end while we look.
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        let Ok(command) = fs::read(entry.path().join("cmdline")) else { continue };
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        all.push(Process {
-            pid,
-            parent: parent.unwrap_or(0),
-            command: command.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect(),
-        });
-    }
-    Ok(all)
+fn is_shim_of(process: &Process, socket: &Path) -> bool {
+    let is_shim = process.command.first().is_some_and(|program| program.ends_with("containerd-shim-runc-v2"));
+    is_shim && process.command.iter().any(|arg| Path::new(arg) == socket)
 }
 
 /// Removes what the kubelet, containerd and CNI leave at fixed places outside the state folder.
@@ -282,7 +278,7 @@ mod tests {
             parent: 1,
             command: ["/usr/bin/containerd-shim-runc-v2", "-address", socket].map(str::to_owned).into(),
         };
-        assert!(shim("/x/containerd.sock").is_shim_of(Path::new("/x/containerd.sock")));
-        assert!(!shim("/run/containerd/containerd.sock").is_shim_of(Path::new("/x/containerd.sock")));
+        assert!(is_shim_of(&shim("/x/containerd.sock"), Path::new("/x/containerd.sock")));
+        assert!(!is_shim_of(&shim("/run/containerd/containerd.sock"), Path::new("/x/containerd.sock")));
     }
 }

@@ -24,6 +24,7 @@ pub(crate) fn up(options: &Options) -> Result<Cluster> {
     fs::create_dir_all(cache::root()?)?;
     let _lock = lock()?;
     debian::ensure()?;
+    host::refuse_a_second_node(&state)?;
     let (programs, images) = artefacts(options)?;
     fs::create_dir_all(state.root())?;
 
@@ -31,7 +32,7 @@ pub(crate) fn up(options: &Options) -> Result<Cluster> {
         host::remember_sysctls(&state)?;
         pki::ensure(&state)?;
         node::configure(&state)?;
-        host::bridge_up()?;
+        host::bridge_up(&state)?;
         host::pool_up(&state)
     })?;
     let cluster = cluster(&state, &programs);
@@ -69,6 +70,13 @@ pub(crate) fn up(options: &Options) -> Result<Cluster> {
     })?;
     ui::note(format!("{} in all", ui::seconds(start.elapsed()).trim()));
     Ok(cluster)
+}
+
+/// Fills the caches.
+pub(crate) fn build(options: &Options) -> Result<()> {
+    fs::create_dir_all(cache::root()?)?;
+    debian::ensure()?;
+    artefacts(options).map(drop)
 }
 
 /// Programs and images, from the cache or made now. Compiling keeps one core busy at times and all at others, making
@@ -128,6 +136,8 @@ pub(crate) fn attach() -> Result<Cluster> {
 /// Imports images that containerd does not have in this version.
 pub(crate) fn load(images: &[Image]) -> Result<()> {
     let state = State::open()?;
+    let lock = File::create(state.join("images.lock"))?;
+    lock.lock()?;
     let mut loaded = loaded(&state);
     for image in images {
         let archive = image.archive.to_string_lossy().into_owned();
@@ -185,7 +195,7 @@ pub(crate) fn down() -> Result<()> {
         for name in process::known(&state) {
             process::stop(&state, &name, Duration::ZERO)?;
         }
-        Ok(())
+        process::end_strays(&state, &cache::root()?.join("bin"))
     })?;
     ui::step("network, mounts, state", || {
         host::unmount_all(&state)?;

@@ -81,6 +81,8 @@ enum Verb {
     Image { names: Vec<String> },
     /// Run an S3 server in the cluster
     S3 { server: s3::Server },
+    /// Install, build and cache what `up` needs, without starting anything
+    Build,
     /// Check the storage driver with csi-sanity (needs no cluster)
     Sanity,
 }
@@ -88,12 +90,12 @@ enum Verb {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.verb {
         Verb::Up => {
-            let options = Options { images: vec!["postgres:15".to_owned()], ..args.options.clone() };
-            let cluster = up(&options)?;
+            let cluster = up(&with_postgres(&args.options))?;
             ui::note("the cluster is up; use it with: cargo xtask cluster shell");
             ui::result(format!("export KUBECONFIG={}", cluster.kubeconfig.display()));
             Ok(())
         }
+        Verb::Build => local::build(&with_postgres(&args.options)),
         Verb::Down => down(&args.options),
         Verb::Status => status(&args.options),
         Verb::Shell { command } => shell(&attach(&args.options)?, command),
@@ -122,6 +124,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         Verb::Sanity => sanity(),
     }
+}
+
+/// A cluster for people comes with a database to try things on.
+fn with_postgres(options: &Options) -> Options {
+    Options { images: vec!["postgres:15".to_owned()], ..options.clone() }
 }
 
 /// A cluster that answers.
@@ -247,7 +254,10 @@ fn sanity() -> Result<()> {
     std::fs::create_dir_all(&log)?;
     let log = log.join("csi-sanity.log");
     ui::long_step("csi-sanity", || {
-        sh::logged(go::go(&paths::sources()?).args(["test", "-count=1", "-v", "./csi-btrfs"]), &log)
+        sh::logged(
+            go::go(&paths::sources()?).args(["test", "-trimpath", "-vet=off", "-count=1", "-v", "./csi-btrfs"]),
+            &log,
+        )
     })?;
     let text = std::fs::read_to_string(&log)?;
     let verdict = text.lines().filter(|line| line.contains("Passed")).map(without_colours).collect::<String>();

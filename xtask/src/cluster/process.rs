@@ -38,6 +38,10 @@ impl Daemon {
             }
             stop(state, self.name, Duration::from_secs(20))?;
         }
+        // A run killed between start and pid file leaves a process nobody knows, on the port this one needs.
+        for stray in all()?.iter().filter(|one| self.is_the_same_as(one)) {
+            end(stray.pid, Duration::from_secs(20))?;
+        }
         fs::create_dir_all(state.join("pids"))?;
         fs::create_dir_all(state.join("logs"))?;
         let log = OpenOptions::new().create(true).append(true).open(state.log(self.name))?;
@@ -53,6 +57,11 @@ impl Daemon {
         fs::write(&temporary, text)?;
         fs::rename(temporary, pid_file(state, self.name))?;
         Ok(true)
+    }
+
+    fn is_the_same_as(&self, other: &Process) -> bool {
+        let wanted = std::iter::once(self.program.to_string_lossy()).chain(self.args.iter().map(Into::into));
+        other.command.iter().map(String::as_str).eq(wanted.collect::<Vec<_>>().iter().map(AsRef::as_ref))
     }
 
     /// Fails when the daemon is gone, with the end of its log.
@@ -132,6 +141,50 @@ pub(crate) fn wait(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// Ends daemons of this state that have no pid file. A daemon is a program of the caches, etcd or containerd that was
+/// told about a file below the state folder.
+pub(crate) fn end_strays(state: &State, caches: &Path) -> Result<()> {
+    let root = format!("{}/", state.root().display());
+    for one in all()? {
+        let program = one.command.first().map(Path::new);
+        let is_daemon = program.is_some_and(|program| {
+            let is_kubectl = program.file_name().is_some_and(|name| name == "kubectl");
+            let of_debian = ["/usr/bin/etcd", "/usr/bin/containerd"].iter().any(|known| program == Path::new(known));
+            (program.starts_with(caches) && !is_kubectl) || of_debian
+        });
+        if is_daemon && one.command.iter().skip(1).any(|arg| arg.contains(&root)) {
+            end(one.pid, Duration::ZERO)?;
+        }
+    }
+    Ok(())
+}
+
+/// A process of the machine.
+pub(crate) struct Process {
+    pub pid: i32,
+    pub parent: i32,
+    pub command: Vec<String>,
+}
+
+/// All processes of the machine.
+pub(crate) fn all() -> Result<Vec<Process>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
+        // A process may end while we look.
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Ok(command) = fs::read(entry.path().join("cmdline")) else { continue };
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        let words = command.strip_suffix(&[0]).unwrap_or(&command).split(|byte| *byte == 0);
+        all.push(Process {
+            pid,
+            parent: parent.unwrap_or(0),
+            command: words.map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
+        });
+    }
+    Ok(all)
+}
+
 fn pid_file(state: &State, name: &str) -> PathBuf {
     state.join("pids").join(format!("{name}.pid"))
 }
@@ -177,6 +230,22 @@ mod tests {
         assert!(start_time(pid).is_some());
         end(pid, Duration::from_secs(5)).unwrap();
         assert!(start_time(pid).is_none());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_daemon_knows_its_like() {
+        let mut child = std::process::Command::new("/bin/sleep").args(["61"]).spawn().unwrap();
+        let daemon = |args: &[&str]| Daemon {
+            name: "sleep",
+            program: "/bin/sleep".into(),
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            config: vec![],
+        };
+        let found = all().unwrap().into_iter().find(|one| one.pid.unsigned_abs() == child.id()).unwrap();
+        assert!(daemon(&["61"]).is_the_same_as(&found));
+        assert!(!daemon(&["61", "1"]).is_the_same_as(&found) && !daemon(&[]).is_the_same_as(&found));
+        child.kill().unwrap();
         child.wait().unwrap();
     }
 
