@@ -179,9 +179,7 @@ impl Parsed {
     /// The positional arguments, when there are exactly `N`.
     pub(crate) fn exactly<const N: usize>(&self) -> Result<[&str; N]> {
         let texts: Vec<&str> = self.positional.iter().map(String::as_str).collect();
-        texts
-            .try_into()
-            .map_err(|_| Error::other(format!("accepts {N} arg(s), received {}", self.positional.len())))
+        texts.try_into().map_err(|_| Error::other(format!("accepts {N} arg(s), received {}", self.positional.len())))
     }
 }
 
@@ -211,7 +209,12 @@ mod tests {
 
     #[test]
     fn flags_may_stand_anywhere() {
-        for line in ["-rf -o short /", "/ -rf -oshort", "--recursive / -f=true -o=short", "/ --recursive=1 -f --output-format short"] {
+        for line in [
+            "-rf -o short /",
+            "/ -rf -oshort",
+            "--recursive / -f=true -o=short",
+            "/ --recursive=1 -f --output-format short",
+        ] {
             let parsed = parse(words(line), LIST).unwrap();
             assert!(parsed.is_set("recursive") && parsed.is_set("files-only"), "{line}");
             assert_eq!(parsed.text("output-format"), Some("short"), "{line}");
@@ -228,12 +231,18 @@ mod tests {
             ("--x", "unknown flag: --x"),
             ("-rxyz", "unknown shorthand flag: 'x' in -xyz"),
             ("-o xml", "invalid argument \"xml\" for \"-o, --output-format\" flag: xml is not included in short,long"),
-            ("--newer-than abc", "invalid argument \"abc\" for \"--newer-than\" flag: strconv.ParseInt: parsing \"abc\": invalid syntax"),
+            (
+                "--newer-than abc",
+                "invalid argument \"abc\" for \"--newer-than\" flag: strconv.ParseInt: parsing \"abc\": invalid syntax",
+            ),
             ("-o", "flag needs an argument: 'o' in -o"),
         ] {
             assert_eq!(parse(words(line), LIST).unwrap_err().to_string(), text);
         }
-        assert_eq!(parse(words("a b"), LIST).unwrap().exactly::<1>().unwrap_err().to_string(), "accepts 1 arg(s), received 2");
+        assert_eq!(
+            parse(words("a b"), LIST).unwrap().exactly::<1>().unwrap_err().to_string(),
+            "accepts 1 arg(s), received 2"
+        );
     }
 
     #[test]

@@ -36,7 +36,8 @@ fn match_here(pattern: &[char], name: &[char]) -> bool {
         if at == pattern.len() && read == name.len() {
             return true;
         }
-        if let Some(used) = (at < pattern.len() && read < name.len()).then(|| one(&pattern[at..], name[read])).flatten() {
+        if let Some(used) = (at < pattern.len() && read < name.len()).then(|| one(&pattern[at..], name[read])).flatten()
+        {
             at += used;
             read += 1;
             continue;

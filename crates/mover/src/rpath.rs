@@ -120,9 +120,15 @@ mod tests {
 
     #[test]
     fn paths_are_cleaned() {
-        for (given, cleaned) in
-            [("", "."), ("/", "/"), ("a//b/./c", "a/b/c"), ("/../x", "/x"), ("x/../../z", "../z"), ("a/..", "."), ("..a", "..a")]
-        {
+        for (given, cleaned) in [
+            ("", "."),
+            ("/", "/"),
+            ("a//b/./c", "a/b/c"),
+            ("/../x", "/x"),
+            ("x/../../z", "../z"),
+            ("a/..", "."),
+            ("..a", "..a"),
+        ] {
             assert_eq!(clean(given), cleaned, "{given}");
         }
     }

@@ -35,6 +35,13 @@ pub(crate) struct Transform {
     pub(crate) encryption: Option<Encryption>,
 }
 
+/// What a push reads.
+pub(crate) struct Input {
+    /// For error messages.
+    pub(crate) name: String,
+    pub(crate) reader: Box<dyn Read + Send>,
+}
+
 /// The last link of a push: hashes, and hands buffers over to the task that stores them.
 struct Outlet {
     to: Sender<Bytes>,
@@ -94,12 +101,7 @@ impl Stage for Outlet {
 ///
 /// # Errors
 /// The first failure of any stage, or a signal; the sink is aborted then.
-pub(crate) async fn push(
-    input: Box<dyn Read + Send>,
-    transform: Transform,
-    mut sink: Sink,
-    stop: &mut Stop,
-) -> Result<Written> {
+pub(crate) async fn push(input: Input, transform: Transform, mut sink: Sink, stop: &mut Stop) -> Result<Written> {
     let (to, mut from) = mpsc::channel::<Bytes>(DEPTH);
     let (done, written) = std::sync::mpsc::channel();
     let outlet = Outlet { to, buffer: BytesMut::new(), hasher: blake3::Hasher::new(), size: 0, done };
@@ -143,7 +145,7 @@ async fn store(from: &mut Receiver<Bytes>, sink: &mut Sink, stop: &mut Stop) -> 
 }
 
 /// Reads, compresses, encrypts. Runs in a thread, because all of it blocks.
-fn feed(mut input: Box<dyn Read + Send>, transform: Transform, outlet: Link) -> Result<()> {
+fn feed(mut input: Input, transform: Transform, outlet: Link) -> Result<()> {
     let broken = |error: io::Error| Error::other(crate::error::reason(&error));
     let mut chain: Link = outlet;
     if let Some(encryption) = transform.encryption {
@@ -156,8 +158,8 @@ fn feed(mut input: Box<dyn Read + Send>, transform: Transform, outlet: Link) -> 
     loop {
         buffer.reserve(CHUNK);
         buffer.resize(CHUNK, 0);
-        let filled = read_full(&mut input, &mut buffer)
-            .map_err(|error| Error::new(crate::error::cause_of(&error), format!("read input: {}", crate::error::reason(&error))))?;
+        let filled = read_full(&mut input.reader, &mut buffer)
+            .map_err(|error| Error::file("read", Path::new(&input.name), &error))?;
         chain.take(buffer.split_to(filled).freeze()).map_err(broken)?;
         if filled < CHUNK {
             return chain.finish().map_err(broken);

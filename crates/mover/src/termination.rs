@@ -36,8 +36,7 @@ pub(crate) fn write(args: &Parsed, report: &Report) -> Result<()> {
     }
     let text = render(report)?;
     let failed = |error: std::io::Error| Error::file("write", path, &error);
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(failed)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)
 }
 

@@ -44,11 +44,7 @@ impl Sealed {
     ///
     /// # Errors
     /// [`Cause::Damaged`] when it is missing, damaged or not the one that was sealed.
-    pub(crate) async fn entries(
-        &self,
-        store: &Store,
-        mut each: impl FnMut(ManifestEntry) -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) async fn entries(&self, store: &Store, mut each: impl FnMut(ManifestEntry) -> Result<()>) -> Result<()> {
         let damaged = |why: String| Error::new(Cause::Damaged, format!("the manifest of {} {why}", self.backup));
         let Found::File(entry) = store.lookup(&absolute_key(&layout::manifest(&self.backup))).await? else {
             return Err(damaged("is missing".to_owned()));
@@ -136,9 +132,9 @@ impl Trust {
             .map(str::trim)
             .filter(|pair| !pair.is_empty())
             .map(|pair| {
-                let (name, digest) = pair.split_once('=').ok_or_else(|| {
-                    Error::other(format!("{}: {pair:?} is not name=digest", contract::ENV_SEALS))
-                })?;
+                let (name, digest) = pair
+                    .split_once('=')
+                    .ok_or_else(|| Error::other(format!("{}: {pair:?} is not name=digest", contract::ENV_SEALS)))?;
                 Ok((layout::backup_path(root, name), digest.to_owned()))
             })
             .collect::<Result<_>>()?;
@@ -196,10 +192,10 @@ mod tests {
     #[test]
     fn seals_are_read_from_the_environment() {
         let trust = Trust::parse("b1=aa, b2=bb,", "/prod/demo").unwrap();
-        assert_eq!(trust.seals, [
-            ("/prod/demo/b1".to_owned(), "aa".to_owned()),
-            ("/prod/demo/b2".to_owned(), "bb".to_owned())
-        ]);
+        assert_eq!(
+            trust.seals,
+            [("/prod/demo/b1".to_owned(), "aa".to_owned()), ("/prod/demo/b2".to_owned(), "bb".to_owned())]
+        );
         assert!(Trust::parse("b1", "").is_err());
     }
 }

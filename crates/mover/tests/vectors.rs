@@ -15,7 +15,15 @@ use base64::Engine;
 use serde_json::Value;
 
 /// Vectors whose result differs on purpose, with the reason.
-const DEVIATIONS: &[(&str, &str)] = &[];
+const DEVIATIONS: &[(&str, &str)] = &[
+    ("list-r-s", "-r with -s is accepted: a script in the field needs it"),
+    ("push-self", "an object pushed onto itself keeps its content instead of losing it"),
+    ("pull-missing-file", "the local file is opened after the object was found"),
+    ("pull-missing-truncates", "the local file is opened after the object was found"),
+    ("pull-d-missing", "the local file is opened after the object was found"),
+    ("version", "our own version"),
+    ("help-needs-conf", "help needs no configuration"),
+];
 
 struct Case<'a> {
     vector: &'a Value,
@@ -87,12 +95,8 @@ impl Case<'_> {
     }
 
     fn args(&self, vector: &Value) -> Vec<String> {
-        let mut args: Vec<String> = vector["args"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|arg| self.expand(arg.as_str().unwrap()))
-            .collect();
+        let mut args: Vec<String> =
+            vector["args"].as_array().into_iter().flatten().map(|arg| self.expand(arg.as_str().unwrap())).collect();
         if vector["use_conf"] != false {
             args.splice(0..0, ["-c".to_owned(), self.path("ds.conf").to_string_lossy().into_owned()]);
         }
@@ -143,7 +147,12 @@ impl Case<'_> {
             .unwrap()
             .iter()
             .map(|(name, content)| {
-                (name.clone(), if content == "dir" { b"dir".to_vec() } else { self.bytes(content) })
+                let bytes = match content {
+                    Value::String(_) => b"dir".to_vec(),
+                    content if content["random"] == true => format!("random {}", content["size"]).into_bytes(),
+                    content => self.bytes(content),
+                };
+                (name.clone(), bytes)
             })
             .collect()
     }
@@ -152,7 +161,11 @@ impl Case<'_> {
     fn differences(&self, base_env: &Value) -> Vec<String> {
         let vector = self.vector;
         for pre in vector["pre"].as_array().into_iter().flatten() {
-            self.run(pre, base_env);
+            let mut pre = pre.clone();
+            if pre["env"].is_null() {
+                pre["env"] = vector["env"].clone();
+            }
+            self.run(&pre, base_env);
         }
         let (code, stdout, stderr) = self.run(vector, base_env);
         let mut differences = Vec::new();
@@ -164,12 +177,23 @@ impl Case<'_> {
         }
         let last_error = |text: &str| text.lines().rev().find(|line| line.starts_with("Error: ")).map(str::to_owned);
         let expected = last_error(&self.expand(vector["stderr"].as_str().unwrap_or_default()));
-        if last_error(&stderr) != expected {
-            differences.push(format!("stderr {:?}, expected {expected:?}", last_error(&stderr)));
+        let found = last_error(&stderr);
+        // The reference's words about damaged streams depend on a race, so only the kind of the error is compared.
+        let is_decoder = |text: &Option<String>| {
+            text.as_ref().is_some_and(|text| text.contains("decompression error") || text.contains("gzip stream"))
+        };
+        if found != expected && !(is_decoder(&found) && is_decoder(&expected)) {
+            differences.push(format!("stderr {found:?}, expected {expected:?}"));
         }
         for (name, root) in [("backend_after", "b"), ("workdir_after", "w")] {
             if vector[name].is_object() {
-                let (found, expected) = (self.tree(root), self.expected_tree(&vector[name]));
+                let (mut found, expected) = (self.tree(root), self.expected_tree(&vector[name]));
+                for (name, bytes) in &mut found {
+                    // Encrypted objects begin with random bytes: only their size is recorded.
+                    if expected.get(name).is_some_and(|expected| expected.starts_with(b"random ")) {
+                        *bytes = format!("random {}", bytes.len()).into_bytes();
+                    }
+                }
                 if found != expected {
                     differences.push(format!("{name} {:?}, expected {:?}", short(&found), short(&expected)));
                 }
@@ -212,7 +236,9 @@ impl Case<'_> {
 }
 
 fn short(tree: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&String, String> {
-    tree.iter().map(|(name, bytes)| (name, String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned())).collect()
+    tree.iter()
+        .map(|(name, bytes)| (name, String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned()))
+        .collect()
 }
 
 #[test]

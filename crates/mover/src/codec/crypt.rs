@@ -58,12 +58,15 @@ fn derive(pass_phrase: &[u8]) -> [u8; 32] {
 macro_rules! per_key_size {
     ($self:expr, $mode:ident, $iv:expr, $chunk:expr, $call:ident) => {
         match $self.algorithm {
-            Algorithm::Aes128 => cfb_mode::$mode::<Aes128>::new_from_slices(&$self.key[..16], $iv)
-                .map(|cipher| cipher.$call($chunk)),
-            Algorithm::Aes192 => cfb_mode::$mode::<Aes192>::new_from_slices(&$self.key[..24], $iv)
-                .map(|cipher| cipher.$call($chunk)),
-            Algorithm::Aes256 => cfb_mode::$mode::<Aes256>::new_from_slices(&$self.key, $iv)
-                .map(|cipher| cipher.$call($chunk)),
+            Algorithm::Aes128 => {
+                cfb_mode::$mode::<Aes128>::new_from_slices(&$self.key[..16], $iv).map(|cipher| cipher.$call($chunk))
+            }
+            Algorithm::Aes192 => {
+                cfb_mode::$mode::<Aes192>::new_from_slices(&$self.key[..24], $iv).map(|cipher| cipher.$call($chunk))
+            }
+            Algorithm::Aes256 => {
+                cfb_mode::$mode::<Aes256>::new_from_slices(&$self.key, $iv).map(|cipher| cipher.$call($chunk))
+            }
         }
     };
 }

@@ -12,9 +12,24 @@ use crypt::{EncryptWriter, Encryption};
 
 /// Names for `-z` and `-d`, in the order in which mistakes list them.
 pub(crate) const NAMES: &[&str] = &[
-    "deflate-best-compression", "deflate-best-speed", "deflate-default", "gzip", "gzip-best-compression",
-    "gzip-best-speed", "lz4", "pgzip", "pgzip-best-compression", "pgzip-best-speed", "s2-better", "s2-default",
-    "s2-parallel-4", "s2-parallel-8", "zstd", "zstd-best-compression", "zstd-better-compression", "zstd-fastest",
+    "deflate-best-compression",
+    "deflate-best-speed",
+    "deflate-default",
+    "gzip",
+    "gzip-best-compression",
+    "gzip-best-speed",
+    "lz4",
+    "pgzip",
+    "pgzip-best-compression",
+    "pgzip-best-speed",
+    "s2-better",
+    "s2-default",
+    "s2-parallel-4",
+    "s2-parallel-8",
+    "zstd",
+    "zstd-best-compression",
+    "zstd-better-compression",
+    "zstd-fastest",
 ];
 
 /// One link of the chain that a push writes through.

@@ -43,13 +43,12 @@ fn put(dir: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
     let temporary = dir.join(format!(".{name}.{}", std::process::id()));
     let path = dir.join(name);
     let failed = |error: std::io::Error| Error::file("write", &path, &error);
-    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary).and_then(
-        |mut file| {
+    let written =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary).and_then(|mut file| {
             file.write_all(bytes)?;
             // The umask may have taken rights that other users need.
             file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
-        },
-    );
+        });
     written.and_then(|()| fs::rename(&temporary, &path)).map_err(failed)
 }
 

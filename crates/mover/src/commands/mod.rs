@@ -112,8 +112,9 @@ pub(crate) async fn run(name: Option<String>, args: Vec<String>) -> Result<()> {
 }
 
 fn usage() -> String {
-    let mut text = "Moves bytes between pipes and backup repositories.\n\nUsage:\n  datasafed [flags] COMMAND\n\nCommands:\n"
-        .to_owned();
+    let mut text =
+        "Moves bytes between pipes and backup repositories.\n\nUsage:\n  datasafed [flags] COMMAND\n\nCommands:\n"
+            .to_owned();
     for command in COMMANDS {
         text += &format!("  {:14} {}\n", command.name, command.about);
     }
@@ -130,10 +131,13 @@ fn help(command: &Command) -> String {
 }
 
 fn flags(flags: &[Flag]) -> String {
-    flags.iter().map(|flag| {
-        let short = flag.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
-        format!("  {short}--{:26} {}\n", flag.long, flag.help)
-    }).collect()
+    flags
+        .iter()
+        .map(|flag| {
+            let short = flag.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
+            format!("  {short}--{:26} {}\n", flag.long, flag.help)
+        })
+        .collect()
 }
 
 async fn getconf(context: Context) -> Result<()> {
@@ -141,8 +145,7 @@ async fn getconf(context: Context) -> Result<()> {
     let repo = context.repo()?;
     let (section, key) =
         item.split_once('.').ok_or_else(|| Error::other(format!("invalid config item name {item:?}")))?;
-    let value =
-        repo.ini.get(section, key).ok_or_else(|| Error::other(format!("config item {item:?} not found")))?;
+    let value = repo.ini.get(section, key).ok_or_else(|| Error::other(format!("config item {item:?} not found")))?;
     context.print(&format!("{value}\n"))
 }
 

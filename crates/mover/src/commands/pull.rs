@@ -11,8 +11,7 @@ use crate::storage::{Entry, Found, is_hidden};
 use crate::stream::{self, Output, Transform};
 use crate::trust::Trust;
 
-pub(super) const FLAGS: &[Flag] =
-    &[flag("decompress", Some('d'), Takes::OneOf(NAMES), "decompress by this algorithm")];
+pub(super) const FLAGS: &[Flag] = &[flag("decompress", Some('d'), Takes::OneOf(NAMES), "decompress by this algorithm")];
 
 pub(super) async fn run(context: Context) -> Result<()> {
     let [remote, local] = context.args.exactly()?;
@@ -22,7 +21,7 @@ pub(super) async fn run(context: Context) -> Result<()> {
     }
     let within = |error: Error| error.within(format!("pull {remote:?}"));
     let target = repo.base.resolve(remote).map_err(within)?;
-    if target.slash && !target.path.is_empty() {
+    if target.slash {
         return Err(within(Error::other(format!("invalid path: rpath {remote:?} ends with '/'"))));
     }
     let missing = || Error::new(Cause::NotFound, "object not found");

@@ -13,7 +13,7 @@ use crate::error::{Cause, Error, Result};
 use crate::repo::Repo;
 use crate::signal::Stop;
 use crate::storage::{Found, is_hidden};
-use crate::stream::{self, Transform, Written};
+use crate::stream::{self, Input, Transform, Written};
 
 pub(super) const FLAGS: &[Flag] = &[flag("compress", Some('z'), Takes::OneOf(NAMES), "compress by this algorithm")];
 
@@ -25,8 +25,12 @@ pub(super) async fn run(context: Context) -> Result<()> {
     } else {
         Box::new(File::open(local).map_err(|error| Error::file("open", Path::new(local), &error))?)
     };
+    let name = if local == "-" { "/dev/stdin" } else { local };
     let compression = context.args.text("compress").and_then(Compression::named);
-    store(&repo, input, compression, remote).await.map(drop).map_err(|error| within(remote, error))
+    store(&repo, Input { name: name.to_owned(), reader: input }, compression, remote)
+        .await
+        .map(drop)
+        .map_err(|error| within(remote, error))
 }
 
 fn within(remote: &str, error: Error) -> Error {
@@ -36,13 +40,13 @@ fn within(remote: &str, error: Error) -> Error {
 /// Stores an input under a remote path, with the process's encryption, and records it.
 pub(super) async fn store(
     repo: &Repo,
-    input: Box<dyn Read + Send>,
+    input: Input,
     compression: Option<Compression>,
     remote: &str,
 ) -> Result<Written> {
     let mut stop = Stop::listen()?;
     let target = repo.base.resolve(remote)?;
-    if target.slash && !target.path.is_empty() {
+    if target.slash {
         return Err(Error::other(format!("invalid path: rpath {remote:?} ends with '/'")));
     }
     let directory = || Error::new(Cause::IsDirectory, "is a directory not a file");
@@ -72,12 +76,8 @@ pub(super) async fn store(
     if let Some(recorder) = &repo.recorder
         && let Some(path) = recorder.covers(&key)
     {
-        let entry = ManifestEntry {
-            path: path.to_owned(),
-            size: written.size,
-            blake3: written.blake3.clone(),
-            removed: false,
-        };
+        let entry =
+            ManifestEntry { path: path.to_owned(), size: written.size, blake3: written.blake3.clone(), removed: false };
         recorder.record(&repo.store, &[entry]).await?;
     }
     Ok(written)

@@ -22,7 +22,7 @@ use crate::repo::Repo;
 use crate::rpath::{absolute_key, below, join};
 use crate::signal::Stop;
 use crate::storage::{Depth, Entry, is_hidden};
-use crate::stream::{self, Output, Transform};
+use crate::stream::{self, Input, Output, Transform};
 use crate::termination;
 use crate::trust::Sealed;
 
@@ -171,8 +171,8 @@ impl Task<'_> {
         let data_paths: Vec<&str> = args.all("data-path").collect();
         if !data_paths.is_empty() || Path::new(path).exists() {
             let bytes = std::fs::read(path).map_err(|error| Error::file("open", Path::new(path), &error))?;
-            let value: Value = serde_json::from_slice(&bytes)
-                .map_err(|error| Error::other(format!("{path} is not JSON: {error}")))?;
+            let value: Value =
+                serde_json::from_slice(&bytes).map_err(|error| Error::other(format!("{path} is not JSON: {error}")))?;
             object = Some(value);
             for data_path in data_paths {
                 let key = join(&absolute_key(data_path), layout::BACKUP_OBJECT);
@@ -193,9 +193,14 @@ impl Task<'_> {
             .ok_or_else(|| Error::other(format!("--data-path: /{key} does not lie below {}", self.backup)))?;
         let sink = self.repo.store.create(&key).await?;
         let transform = Transform { compression: None, encryption: self.repo.encryption.clone() };
-        let written = stream::push(Box::new(Cursor::new(bytes)), transform, sink, &mut Stop::listen()?).await?;
-        let entry =
-            ManifestEntry { path: path.to_owned(), size: written.size, blake3: written.blake3, removed: false };
+        let written = stream::push(
+            Input { name: path.to_owned(), reader: Box::new(Cursor::new(bytes)) },
+            transform,
+            sink,
+            &mut Stop::listen()?,
+        )
+        .await?;
+        let entry = ManifestEntry { path: path.to_owned(), size: written.size, blake3: written.blake3, removed: false };
         merged.entries.insert(entry.path.clone(), entry);
         Ok(())
     }

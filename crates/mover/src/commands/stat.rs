@@ -50,7 +50,9 @@ async fn sum(repo: &Repo, target: &Target) -> Result<Totals> {
                 return Ok(totals);
             }
             Ok(Found::Missing) if repo.store.has_directories() => return Err(no_directory()),
-            Err(error) if error.is(Cause::NotDirectory) => return Err(Error { cause: Cause::NotFound, ..no_directory() }),
+            Err(error) if error.is(Cause::NotDirectory) => {
+                return Err(Error { cause: Cause::NotFound, ..no_directory() });
+            }
             other => drop(other?),
         }
     }

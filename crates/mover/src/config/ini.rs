@@ -24,8 +24,7 @@ impl Ini {
                 continue;
             }
             if let Some(rest) = trimmed.strip_prefix('[') {
-                let end =
-                    rest.rfind(']').ok_or_else(|| Error::other(format!("unclosed section: {trimmed}")))?;
+                let end = rest.rfind(']').ok_or_else(|| Error::other(format!("unclosed section: {trimmed}")))?;
                 rest[..end].trim().clone_into(&mut section);
                 ini.section_mut(&section);
                 continue;

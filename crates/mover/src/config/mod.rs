@@ -61,8 +61,7 @@ impl Settings {
 }
 
 fn local_path(path: &str) -> Result<Ini> {
-    let root = std::path::absolute(path)
-        .map_err(|error| Error::file("abs", PathBuf::from(path).as_path(), &error))?;
+    let root = std::path::absolute(path).map_err(|error| Error::file("abs", PathBuf::from(path).as_path(), &error))?;
     match std::fs::metadata(&root) {
         Ok(meta) if meta.is_dir() => {}
         Ok(_) => {

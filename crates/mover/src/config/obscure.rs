@@ -27,9 +27,8 @@ pub(crate) fn obscure(clear: &str) -> String {
 /// # Errors
 /// When the value was not obscured.
 pub(crate) fn reveal(obscured: &str) -> Result<String> {
-    let wrong = |why: &str| {
-        Error::other(format!("NewFS decrypt password: {why} when revealing password - is it obscured?"))
-    };
+    let wrong =
+        |why: &str| Error::other(format!("NewFS decrypt password: {why} when revealing password - is it obscured?"));
     let mut bytes = URL_SAFE_NO_PAD.decode(obscured).map_err(|_| wrong("base64 decode failed"))?;
     if bytes.len() < 16 {
         return Err(wrong("input too short"));

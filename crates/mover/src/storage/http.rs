@@ -48,10 +48,8 @@ pub(super) fn client(check_certificate: bool) -> Result<Client> {
 }
 
 fn trusted() -> Result<Vec<Certificate>> {
-    let mut certificates: Vec<Certificate> = webpki_root_certs::TLS_SERVER_ROOT_CERTS
-        .iter()
-        .filter_map(|der| Certificate::from_der(der).ok())
-        .collect();
+    let mut certificates: Vec<Certificate> =
+        webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
     if let Some(file) = env("SSL_CERT_FILE") {
         certificates.extend(read_pem(Path::new(&file))?);
     }

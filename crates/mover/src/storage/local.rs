@@ -100,8 +100,7 @@ impl Local {
         let path = self.path(dir);
         let listing = fs::read_dir(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => no_directory(),
-            _ => Error::file("failed to read directory entry: readdirent", &path, &error)
-                .within("error in ListJSON"),
+            _ => Error::file("failed to read directory entry: readdirent", &path, &error).within("error in ListJSON"),
         });
         let listing = match listing {
             // The contract: a directory that may not be read is reported and looks empty.
@@ -281,7 +280,10 @@ impl Local {
         while let Some(dir) = waiting.pop() {
             let Ok(listing) = fs::read_dir(&dir) else { continue };
             waiting.extend(
-                listing.flatten().filter(|item| item.file_type().is_ok_and(|kind| kind.is_dir())).map(|item| item.path()),
+                listing
+                    .flatten()
+                    .filter(|item| item.file_type().is_ok_and(|kind| kind.is_dir()))
+                    .map(|item| item.path()),
             );
             sweep_one(&dir).map_err(|error| Error::file("remove", &dir, &error))?;
         }
@@ -364,9 +366,9 @@ impl Writer {
     }
 
     pub(super) fn commit(self) -> Result<()> {
-        let done = self
-            .sync()
-            .and_then(|()| fs::rename(&self.temporary, &self.path).map_err(|error| Error::file("open", &self.path, &error)));
+        let done = self.sync().and_then(|()| {
+            fs::rename(&self.temporary, &self.path).map_err(|error| Error::file("open", &self.path, &error))
+        });
         match done {
             Ok(()) => {
                 sync_dir(&self.dir);

@@ -10,18 +10,57 @@ use crate::error::{Error, Result};
 
 /// Keys that mean something here.
 const USED: &[&str] = &[
-    "provider", "env_auth", "access_key_id", "secret_access_key", "session_token", "region", "endpoint",
-    "force_path_style", "chunk_size", "acl", "storage_class", "server_side_encryption", "sse_kms_key_id",
-    "sse_customer_algorithm", "sse_customer_key_base64", "sse_customer_key_md5", "list_version", "requester_pays",
-    "profile", "role_arn",
+    "provider",
+    "env_auth",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "region",
+    "endpoint",
+    "force_path_style",
+    "chunk_size",
+    "acl",
+    "storage_class",
+    "server_side_encryption",
+    "sse_kms_key_id",
+    "sse_customer_algorithm",
+    "sse_customer_key_base64",
+    "sse_customer_key_md5",
+    "list_version",
+    "requester_pays",
+    "profile",
+    "role_arn",
 ];
 /// Keys whose effect we do not have or need; their meaning is not changed by being ignored.
 const IGNORED: &[&str] = &[
-    "no_check_bucket", "use_already_exists", "upload_concurrency", "upload_cutoff", "copy_cutoff", "max_upload_parts",
-    "list_chunk", "list_url_encode", "use_multipart_etag", "use_unsigned_payload", "no_head", "no_head_object",
-    "disable_checksum", "leave_parts_on_error", "bucket_acl", "location_constraint", "disable_http2", "encoding",
-    "memory_pool_flush_time", "memory_pool_use_mmap", "directory_markers", "download_url", "use_accept_encoding_gzip",
-    "decompress", "might_gzip", "sts_endpoint", "use_multipart_uploads", "use_presigned_request",
+    "no_check_bucket",
+    "use_already_exists",
+    "upload_concurrency",
+    "upload_cutoff",
+    "copy_cutoff",
+    "max_upload_parts",
+    "list_chunk",
+    "list_url_encode",
+    "use_multipart_etag",
+    "use_unsigned_payload",
+    "no_head",
+    "no_head_object",
+    "disable_checksum",
+    "leave_parts_on_error",
+    "bucket_acl",
+    "location_constraint",
+    "disable_http2",
+    "encoding",
+    "memory_pool_flush_time",
+    "memory_pool_use_mmap",
+    "directory_markers",
+    "download_url",
+    "use_accept_encoding_gzip",
+    "decompress",
+    "might_gzip",
+    "sts_endpoint",
+    "use_multipart_uploads",
+    "use_presigned_request",
 ];
 
 pub(super) fn open(options: &Options<'_>) -> Result<Remote> {
@@ -81,9 +120,7 @@ fn endpoint(provider: &str, options: &Options<'_>) -> Option<String> {
         "HuaweiOBS" => Some(format!("obs.{}.myhuaweicloud.com", region?)),
         "GCS" => Some("storage.googleapis.com".to_owned()),
         // Regions of China have a domain of their own.
-        _ if region.is_some_and(|region| region.starts_with("cn-")) => {
-            Some(format!("s3.{}.amazonaws.com.cn", region?))
-        }
+        _ if region.is_some_and(|region| region.starts_with("cn-")) => Some(format!("s3.{}.amazonaws.com.cn", region?)),
         _ => region.map(|region| format!("s3.{region}.amazonaws.com")),
     })?;
     let endpoint = endpoint.trim_end_matches('/');
@@ -141,8 +178,16 @@ mod tests {
             ("provider = Alibaba\nregion = cn-hangzhou\nroot = b", "https://oss-cn-hangzhou.aliyuncs.com", true),
             ("provider = TencentCOS\nregion = r\nroot = b", "https://cos.r.myqcloud.com", true),
             ("provider = Minio\nendpoint = http://minio:9000/\nroot = b", "http://minio:9000", false),
-            ("provider = Other\nendpoint = s3.example\nforce_path_style = false\nroot = b/p", "https://s3.example", true),
-            ("provider = AWS\nregion = eu-west-1\nforce_path_style = true\nroot = b", "https://s3.eu-west-1.amazonaws.com", true),
+            (
+                "provider = Other\nendpoint = s3.example\nforce_path_style = false\nroot = b/p",
+                "https://s3.example",
+                true,
+            ),
+            (
+                "provider = AWS\nregion = eu-west-1\nforce_path_style = true\nroot = b",
+                "https://s3.eu-west-1.amazonaws.com",
+                true,
+            ),
             ("provider = AWS\nregion = eu-west-1\nroot = b.c", "https://s3.eu-west-1.amazonaws.com", false),
         ] {
             let ini = ini(lines);

@@ -1,0 +1,227 @@
+//! What the tests of the binary share: running it, an endpoint of its own, data.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) const BIN: &str = env!("CARGO_BIN_EXE_datasafed");
+
+/// Bytes that do not compress, the same each time.
+pub(crate) fn pseudo_random(size: usize) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A run of the mover.
+pub(crate) struct Run {
+    command: Command,
+    stdin: Vec<u8>,
+}
+
+impl Run {
+    pub(crate) fn new(args: &[&str]) -> Self {
+        let mut command = Command::new(BIN);
+        command.args(args).env_clear().env("TZ", "UTC");
+        Self { command, stdin: Vec::new() }
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.command.env(name, value.into());
+        self
+    }
+
+    pub(crate) fn envs(mut self, envs: &[(&str, &str)]) -> Self {
+        self.command.envs(envs.iter().copied());
+        self
+    }
+
+    pub(crate) fn stdin(mut self, bytes: &[u8]) -> Self {
+        self.stdin = bytes.to_vec();
+        self
+    }
+
+    /// Exit code, standard output, standard error.
+    pub(crate) fn output(mut self) -> (i32, Vec<u8>, String) {
+        let mut child =
+            self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let feeder = std::thread::spawn(move || {
+            // A mover that fails early does not read everything.
+            let _ = stdin.write_all(&self.stdin);
+        });
+        let output = child.wait_with_output().unwrap();
+        feeder.join().unwrap();
+        (output.status.code().unwrap_or(-1), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    #[track_caller]
+    pub(crate) fn succeeds(self) -> Vec<u8> {
+        let name = format!("{:?}", self.command.get_args().collect::<Vec<_>>());
+        let (code, stdout, stderr) = self.output();
+        assert_eq!(code, 0, "{name}: {stderr}");
+        stdout
+    }
+
+    #[track_caller]
+    pub(crate) fn succeeds_with_text(self) -> String {
+        String::from_utf8(self.succeeds()).unwrap()
+    }
+
+    /// The last line of standard error.
+    #[track_caller]
+    pub(crate) fn fails(self) -> String {
+        let name = format!("{:?}", self.command.get_args().collect::<Vec<_>>());
+        let (code, _, stderr) = self.output();
+        assert_eq!(code, 1, "{name}: {stderr}");
+        stderr.lines().last().unwrap_or_default().to_owned()
+    }
+
+    /// Starts the mover, feeds it so many bytes and leaves its input open.
+    pub(crate) fn spawn_and_feed(mut self, size: usize) -> Fed {
+        let mut child = self.command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&pseudo_random(size)).unwrap();
+        Fed { child, _stdin: stdin }
+    }
+}
+
+/// A mover that waits for more input.
+pub(crate) struct Fed {
+    pub(crate) child: Child,
+    _stdin: std::process::ChildStdin,
+}
+
+impl Fed {
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(
+            Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap().success()
+        );
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+/// Our own S3 endpoint on a directory, and a configuration for it.
+pub(crate) struct Endpoint {
+    child: Child,
+    dir: TempDir,
+    conf: BTreeMap<String, String>,
+}
+
+impl Endpoint {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (child, address) = serve(&dir.path().join("root"), "127.0.0.1:0");
+        let conf = [
+            ("type", "s3"),
+            ("provider", "Other"),
+            ("access_key_id", "test-key"),
+            ("secret_access_key", "test-secret"),
+            ("endpoint", &format!("http://{address}")),
+            ("root", "bucket"),
+            ("chunk_size", "50Mi"),
+        ];
+        let conf = conf.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        Self { child, dir, conf }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("root").join(name)
+    }
+
+    /// Waits until the server holds nothing that is not an object.
+    #[track_caller]
+    pub(crate) fn nothing_is_unfinished(&self) {
+        let left = || std::fs::read_dir(self.path(".kbbackup-serve")).unwrap().count();
+        for _ in 0..100 {
+            if left() == 0 {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{} unfinished files stay on the server", left());
+    }
+
+    /// Kills the server without warning and starts it again on the same address and directory.
+    pub(crate) fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let address = self.conf["endpoint"].trim_start_matches("http://").to_owned();
+        self.child = serve(&self.dir.path().join("root"), &address).0;
+    }
+
+    /// The same endpoint with one setting changed.
+    pub(crate) fn with_conf(&self, key: &str, value: &str) -> Client<'_> {
+        let mut conf = self.conf.clone();
+        conf.insert(key.to_owned(), value.to_owned());
+        Client { endpoint: self, conf }
+    }
+
+    pub(crate) fn mover(&self, args: &[&str]) -> Run {
+        Client { endpoint: self, conf: self.conf.clone() }.mover(args)
+    }
+
+    pub(crate) fn check_report(&self) -> Value {
+        Client { endpoint: self, conf: self.conf.clone() }.check_report()
+    }
+}
+
+fn serve(root: &std::path::Path, listen: &str) -> (Child, String) {
+    std::fs::create_dir_all(root).unwrap();
+    let mut child = Command::new(BIN)
+        .args(["serve", "--root", root.to_str().unwrap(), "--listen", listen, "--bucket", "bucket"])
+        .env("KBBACKUP_SERVE_ACCESS_KEY_ID", "test-key")
+        .env("KBBACKUP_SERVE_SECRET_ACCESS_KEY", "test-secret")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    // The rest is drained, so that the server never blocks on it.
+    std::thread::spawn(move || stderr.read_to_end(&mut Vec::new()));
+    let address = line.trim().rsplit(' ').next().unwrap().to_owned();
+    assert!(address.contains(':'), "the server did not start: {line}");
+    (child, address)
+}
+
+/// A configuration of an endpoint.
+pub(crate) struct Client<'a> {
+    endpoint: &'a Endpoint,
+    conf: BTreeMap<String, String>,
+}
+
+impl Client<'_> {
+    pub(crate) fn mover(&self, args: &[&str]) -> Run {
+        let lines: String = self.conf.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let path = self.endpoint.dir.path().join(format!("{:x}.conf", blake3::hash(lines.as_bytes()).as_bytes()[0]));
+        std::fs::write(&path, format!("[storage]\n{lines}")).unwrap();
+        let mut all = vec!["-c", path.to_str().unwrap()];
+        all.extend(args);
+        Run::new(&all)
+    }
+
+    pub(crate) fn check_report(&self) -> Value {
+        let log = self.endpoint.dir.path().join("termination-log");
+        let began = std::time::Instant::now();
+        self.mover(&["check", "prefix", "--termination-log", log.to_str().unwrap()]).output();
+        assert!(began.elapsed().as_secs() < 30, "the check took {:?}", began.elapsed());
+        serde_json::from_slice(&std::fs::read(log).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
