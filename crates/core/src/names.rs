@@ -104,10 +104,7 @@ mod tests {
     fn behaviour_4_16_worked_example() {
         let uid = "6f1c2d3e-0000-4000-8000-000000000000";
         let backup = "c1-xtrabackup-20260820030000";
-        assert_eq!(
-            backup_job(&backup_action("", 0), backup, uid),
-            "dp-backup-0-c1-xtrabackup-20260820030000-6f1c2d3e"
-        );
+        assert_eq!(backup_job(&backup_action("", 0), backup, uid), "dp-backup-0-c1-xtrabackup-20260820030000-6f1c2d3e");
         assert_eq!(delete_job(backup, uid), "6f1c2d3e-delete-c1-xtrabackup-20260820030000");
         assert_eq!(pre_backup_action("", 0, 0), "dp-prebackup-0-0");
         assert_eq!(backup_action("shard-a", 1), "dp-backup-shard-a-1");

@@ -53,8 +53,7 @@ impl RetentionPeriod {
             if tail.is_empty() && seen.is_empty() && !number.is_empty() && number.bytes().all(|b| b == b'0') {
                 break;
             }
-            let (unit, factor) =
-                UNITS.iter().find(|(unit, _)| tail.starts_with(unit)).copied().ok_or_else(unknown)?;
+            let (unit, factor) = UNITS.iter().find(|(unit, _)| tail.starts_with(unit)).copied().ok_or_else(unknown)?;
             if number.is_empty() {
                 return Err(unknown());
             }
