@@ -78,6 +78,11 @@ impl Site {
         ]
     }
 
+    /// Environment of a program that calls kubectl by itself.
+    pub(crate) fn kubectl_env(&self) -> Vec<(&'static str, OsString)> {
+        vec![("KUBECONFIG", self.cluster.kubeconfig.clone().into_os_string()), ("PATH", self.cluster.path_env())]
+    }
+
     /// Environment of the end-to-end tests.
     pub(crate) fn test_env(&self) -> Vec<(&'static str, OsString)> {
         let mut bin = self.binaries.bin.clone().into_os_string();

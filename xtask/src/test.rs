@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cluster::{Options, s3};
+use crate::cluster::{self, Options, s3};
 use crate::{codegen, site, ui};
 
 /// Runs the tests: all of them, or the kinds named
@@ -34,6 +34,8 @@ enum Kind {
     Unit,
     /// Generated files are up to date
     Codegen,
+    /// The storage driver of the test cluster, by csi-sanity
+    Driver,
     /// Tests on the cluster
     E2e,
 }
@@ -45,12 +47,13 @@ impl Kind {
             Self::Clippy => "lints",
             Self::Unit => "tests without a cluster",
             Self::Codegen => "generated files",
+            Self::Driver => "the storage driver of the test cluster",
             Self::E2e => "tests on the cluster",
         }
     }
 }
 
-const ALL: [Kind; 5] = [Kind::Fmt, Kind::Codegen, Kind::Clippy, Kind::Unit, Kind::E2e];
+const ALL: [Kind; 6] = [Kind::Fmt, Kind::Codegen, Kind::Clippy, Kind::Unit, Kind::Driver, Kind::E2e];
 
 /// Runs the tests.
 pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
@@ -63,6 +66,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
                 cargo(root, &["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
             }
             Kind::Unit => cargo(root, &["test", "--quiet", "--locked", "--workspace", "--exclude", "kbbackup-e2e"]),
+            Kind::Driver => cluster::sanity(),
             Kind::E2e => end_to_end(root, args),
         })?;
     }
@@ -76,6 +80,12 @@ fn end_to_end(root: &Path, args: &Args) -> Result<()> {
         s3::up(&site.cluster, server)?;
     }
     let only = args.only.as_deref();
+    if only.is_none() {
+        let mut command = Command::new(env!("CARGO"));
+        command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-api", "--test", "server"]);
+        command.args(["--", "--ignored"]).envs(site.kubectl_env());
+        ensure!(command.status().context("cannot run cargo")?.success(), "the API server disagrees with the contract");
+    }
     for (threads, filter) in [("2", &["--skip", "chaos"][..]), ("1", &["chaos"])] {
         if only.is_some_and(|only| only.contains("chaos") == filter.contains(&"--skip")) {
             continue;

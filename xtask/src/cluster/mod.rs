@@ -248,7 +248,7 @@ fn shell(cluster: &Cluster, command: &[OsString]) -> Result<()> {
     std::process::exit(status.code().unwrap_or(1));
 }
 
-fn sanity() -> Result<()> {
+pub(crate) fn sanity() -> Result<()> {
     debian::ensure()?;
     let log = cache::root()?.join("logs");
     std::fs::create_dir_all(&log)?;
