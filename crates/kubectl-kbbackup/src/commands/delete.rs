@@ -1,0 +1,331 @@
+//! `delete`: says what else becomes unusable, and waits until the data is gone.
+
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use kbbackup_api::{
+    names::{FINALIZER, TRUE, annotations},
+    v1alpha1::{Backup, BackupPhase, DeletionPolicy, Restore, RestorePhase},
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+
+use super::list::backup;
+use crate::{
+    app::{App, list_all},
+    args::{WaitArgs, duration},
+    ask,
+    error::{CliError, Doing, Result},
+    exit::Exit,
+    follow,
+    output::human,
+    source::{self, Source},
+    ui::Ui,
+    wait::{self, Seen, Waiting},
+};
+
+/// Delete backups, and their data unless their deletion policy is Retain
+///
+/// Says what else becomes unusable, asks, and waits until the data is gone.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  kubectl kbbackup delete pg-full-20260102030405
+  kubectl kbbackup delete one two --yes --timeout 5m
+  kubectl kbbackup delete --source statefulset/pg --all
+  kubectl kbbackup delete one --dry-run")]
+pub(crate) struct DeleteArgs {
+    /// Backups to delete
+    pub names: Vec<String>,
+
+    /// All backups of this source, with --all
+    #[arg(long, value_name = "SOURCE", conflicts_with = "names", requires = "all")]
+    pub source: Option<String>,
+
+    /// All backups with these labels
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "names")]
+    pub selector: Option<String>,
+
+    /// Everything that was selected; without a selection every backup of the namespace
+    #[arg(long, conflicts_with = "names")]
+    pub all: bool,
+
+    /// Delete backups that build on them as well
+    #[arg(long)]
+    pub cascade: bool,
+
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Only say what would go
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Don't wait for the data to be gone, with --wait=false
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub wait: bool,
+
+    /// Stop waiting after this time; 0 is no limit
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+}
+
+pub(crate) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
+    let api = app.here::<Backup>();
+    let all = list_all(&api, ListParams::default(), "backups").await?;
+    let mut chosen = choose(app, args, &all).await?;
+    if chosen.is_empty() {
+        ui.say("no such backups");
+        return Ok(Exit::Done);
+    }
+    let children = dependants(&chosen, &all);
+    if !children.is_empty() {
+        if !args.cascade {
+            let names: Vec<String> = children.iter().map(ResourceExt::name_any).collect();
+            return Err(CliError::usage(
+                format!("{} cannot be deleted", subject(&chosen)),
+                format!("{} build on it", names.join(", ")),
+            )
+            .hint("add --cascade to delete those as well"));
+        }
+        chosen.extend(children);
+    }
+    in_use(app, &chosen).await?;
+    let now = Timestamp::now();
+    for backup in &chosen {
+        ui.say(&line(backup, now));
+    }
+    for warning in last_ones(&chosen, &all) {
+        ui.warn(&warning);
+    }
+    if args.dry_run {
+        return Ok(Exit::Done);
+    }
+    let many = !args.names.is_empty() && args.names.len() == 1 && chosen.len() == 1;
+    let count = chosen.len().to_string();
+    let word = (!many).then_some(count.as_str());
+    ask::confirm(ui, args.yes, &format!("Delete {}?", subject(&chosen)), word)?;
+    // Newest first: what builds on another goes before it.
+    chosen.sort_by_key(|backup| std::cmp::Reverse(backup.creation_timestamp().map(|time| time.0)));
+    let wait = WaitArgs { wait: Some(args.wait), timeout: args.timeout };
+    for backup in &chosen {
+        if args.wait {
+            delete_and_wait(ui, &api, backup, wait.limit()).await?;
+        } else {
+            request(&api, backup).await?;
+        }
+        let done = if args.wait { "deleted" } else { "deletion requested" };
+        ui.result(&format!("backup.dataprotection.kubeblocks.io/{} {done}", backup.name_any()));
+    }
+    Ok(Exit::Done)
+}
+
+async fn choose(app: &App, args: &DeleteArgs, all: &[Backup]) -> Result<Vec<Backup>> {
+    if !args.names.is_empty() {
+        let mut chosen = Vec::new();
+        for name in &args.names {
+            chosen.push(backup(app, name).await?);
+        }
+        return Ok(chosen);
+    }
+    if let Some(source) = &args.source {
+        let sources = [Source::parse(source)?];
+        let policies = source::policies(app).await?;
+        return Ok(all.iter().filter(|backup| source::is_of(backup, &sources, &policies)).cloned().collect());
+    }
+    if let Some(selector) = &args.selector {
+        return list_all(&app.here::<Backup>(), ListParams::default().labels(selector), "backups").await;
+    }
+    if args.all {
+        return Ok(all.to_vec());
+    }
+    Err(CliError::usage("nothing was named", "name backups, or select them with -l or --source and --all"))
+}
+
+fn subject(backups: &[Backup]) -> String {
+    match backups {
+        [only] => format!("backup/{}", only.name_any()),
+        several => human::count(several.len(), "backup", "backups"),
+    }
+}
+
+/// Backups that need one of the chosen ones, not being chosen themselves.
+fn dependants(chosen: &[Backup], all: &[Backup]) -> Vec<Backup> {
+    let mut gone: Vec<String> = chosen.iter().map(ResourceExt::name_any).collect();
+    let mut found = Vec::new();
+    loop {
+        let more: Vec<&Backup> = all
+            .iter()
+            .filter(|backup| !gone.contains(&backup.name_any()))
+            .filter(|backup| parents(backup).iter().any(|parent| gone.contains(parent)))
+            .collect();
+        if more.is_empty() {
+            return found;
+        }
+        gone.extend(more.iter().map(|backup| backup.name_any()));
+        found.extend(more.into_iter().cloned());
+    }
+}
+
+fn parents(backup: &Backup) -> Vec<String> {
+    let status = backup.status.as_ref();
+    let recorded = status.and_then(|status| status.parent_backup_name.clone());
+    let base = status.and_then(|status| status.base_backup_name.clone());
+    backup
+        .spec
+        .parent_backup_name
+        .clone()
+        .into_iter()
+        .chain(recorded)
+        .chain(base)
+        .filter(|name| *name != backup.name_any())
+        .collect()
+}
+
+/// A backup that a restore is reading stays.
+async fn in_use(app: &App, chosen: &[Backup]) -> Result<()> {
+    let restores = list_all(&app.here::<Restore>(), ListParams::default(), "restores").await.unwrap_or_default();
+    let reading = restores.iter().find(|restore| {
+        let phase = restore.status.as_ref().and_then(|status| status.phase);
+        !matches!(phase, Some(RestorePhase::Completed | RestorePhase::Failed))
+            && chosen.iter().any(|backup| {
+                backup.name_any() == restore.spec.backup.name
+                    && backup.namespace().as_ref() == Some(&restore.spec.backup.namespace)
+            })
+    });
+    match reading {
+        None => Ok(()),
+        Some(restore) => Err(CliError::usage(
+            format!("backup/{} is in use", restore.spec.backup.name),
+            format!("restore/{} is reading it", restore.name_any()),
+        )
+        .hint(format!("kubectl kbbackup restores describe {}{}", restore.name_any(), app.namespace_flag()))),
+    }
+}
+
+fn line(backup: &Backup, now: Timestamp) -> String {
+    let size = backup
+        .status
+        .as_ref()
+        .and_then(|status| status.total_size.as_deref())
+        .map_or_else(|| "no size".to_owned(), human::size);
+    let fate = match backup.spec.deletion_policy {
+        DeletionPolicy::Delete => "its data is erased",
+        DeletionPolicy::Retain => "its data stays in the repository",
+    };
+    format!(
+        "backup/{}  of {}, {}, {size}, {}: {fate}",
+        backup.name_any(),
+        source::of_backup(backup),
+        super::list::shown_status(backup),
+        human::ago(backup.creation_timestamp().as_ref(), now),
+    )
+}
+
+/// A source that would be left without any good backup.
+fn last_ones(chosen: &[Backup], all: &[Backup]) -> Vec<String> {
+    let good = |backup: &Backup| follow::backup_phase(backup) == Some(BackupPhase::Completed);
+    let mut sources: Vec<String> = chosen.iter().filter(|backup| good(backup)).map(source::of_backup).collect();
+    sources.sort();
+    sources.dedup();
+    sources
+        .into_iter()
+        .filter(|name| {
+            !all.iter().any(|backup| {
+                good(backup)
+                    && source::of_backup(backup) == *name
+                    && !chosen.iter().any(|gone| gone.name_any() == backup.name_any())
+            })
+        })
+        .map(|name| format!("{name} has no other completed backup in this namespace"))
+        .collect()
+}
+
+async fn request(api: &Api<Backup>, backup: &Backup) -> Result<()> {
+    let name = backup.name_any();
+    match api.delete(&name, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        other => other.map(|_| ()).doing(|| format!("backup/{name} cannot be deleted")),
+    }
+}
+
+/// Deletes one backup and waits until the object, and with it the data, is gone.
+pub(crate) async fn delete_and_wait(
+    ui: &Ui,
+    api: &Api<Backup>,
+    backup: &Backup,
+    limit: Option<Duration>,
+) -> Result<()> {
+    request(api, backup).await?;
+    let name = backup.name_any();
+    let what = format!("backup/{name}");
+    let waiting = Waiting { what: &what, limit, hints: vec![format!("kubectl kbbackup describe {name}")] };
+    let uid = backup.uid();
+    wait::until(ui, api.clone(), &name, &waiting, |seen: Option<&Backup>| match seen {
+        Some(seen) if seen.uid() == uid => Seen::Going(deleting(seen)),
+        _ => Seen::End(()),
+    })
+    .await
+}
+
+/// What still holds a backup that is being deleted.
+fn deleting(backup: &Backup) -> String {
+    let name = backup.name_any();
+    let reason = backup
+        .status
+        .as_ref()
+        .and_then(|status| status.deletion_failure_reason.clone())
+        .filter(|reason| !reason.is_empty());
+    if let Some(reason) = reason {
+        return format!("backup/{name}: {}", reason.lines().next().unwrap_or_default());
+    }
+    if backup.annotations().get(annotations::SKIP_RECONCILIATION).is_some_and(|value| value.eq_ignore_ascii_case(TRUE))
+    {
+        return format!("backup/{name}: held by annotation {}", annotations::SKIP_RECONCILIATION);
+    }
+    let others: Vec<&str> =
+        backup.finalizers().iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER).collect();
+    if others.is_empty() {
+        format!("backup/{name}: removing its data")
+    } else {
+        format!("backup/{name}: held by {}", others.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn backup(name: &str, parent: Option<&str>, phase: &str) -> Backup {
+        serde_json::from_value(json!({
+            "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Backup", "metadata": {"name": name},
+            "spec": {"backupPolicyName": "pg", "backupMethod": "full"},
+            "status": {"phase": phase, "parentBackupName": parent}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn everything_that_builds_on_a_backup_is_found() {
+        let all = [
+            backup("full", None, "Completed"),
+            backup("one", Some("full"), "Completed"),
+            backup("two", Some("one"), "Completed"),
+            backup("other", None, "Completed"),
+        ];
+        let names: Vec<String> = dependants(&all[..1], &all).iter().map(ResourceExt::name_any).collect();
+        assert_eq!(names, ["one", "two"]);
+        assert!(dependants(&all[3..], &all).is_empty());
+    }
+
+    #[test]
+    fn the_last_good_backup_is_warned_about() {
+        let all = [backup("good", None, "Completed"), backup("bad", None, "Failed")];
+        assert_eq!(last_ones(&all[..1], &all).len(), 1);
+        assert!(last_ones(&all[1..], &all).is_empty());
+    }
+}

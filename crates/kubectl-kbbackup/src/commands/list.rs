@@ -1,0 +1,262 @@
+//! `list`.
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use kbbackup_api::{
+    names::labels,
+    v1alpha1::{Backup, BackupPhase, BackupType},
+};
+use kube::{ResourceExt, api::ListParams};
+
+use crate::{
+    app::{App, get, list_all},
+    args::{OutputArgs, SelectArgs, retention},
+    error::{CliError, Result},
+    exit::Exit,
+    follow,
+    output::{Table, human, object},
+    source::{self, Source},
+    ui::Ui,
+};
+
+/// List backups, newest first
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Examples:
+  kubectl kbbackup list
+  kubectl kbbackup list -A -o wide
+  kubectl kbbackup list --source statefulset/pg --status Completed --since 7d
+  kubectl kbbackup list -o name")]
+pub(crate) struct ListArgs {
+    /// Only these backups
+    pub names: Vec<String>,
+
+    /// Only backups of this source; may be repeated
+    #[arg(long, value_name = "SOURCE")]
+    pub source: Vec<String>,
+
+    /// Only backups by this method
+    #[arg(long)]
+    pub method: Option<String>,
+
+    /// Full, Incremental, Differential, Continuous or Selective
+    #[arg(long = "type", value_name = "TYPE")]
+    pub backup_type: Option<BackupType>,
+
+    /// Completed, Failed, Running, …
+    #[arg(long, value_name = "PHASE")]
+    pub status: Option<BackupPhase>,
+
+    /// Only backups in this repository
+    #[arg(long, value_name = "NAME")]
+    pub repo: Option<String>,
+
+    /// Only backups not older than this, such as 7d
+    #[arg(long, value_name = "TIME", value_parser = retention)]
+    pub since: Option<String>,
+
+    #[command(flatten)]
+    pub select: SelectArgs,
+
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+pub(crate) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
+    let now = Timestamp::now();
+    let mut backups = if args.names.is_empty() { all(app, args).await? } else { named(app, &args.names).await? };
+    keep(&mut backups, args, now);
+    if !args.source.is_empty() {
+        let sources = args.source.iter().map(|source| Source::parse(source)).collect::<Result<Vec<_>>>()?;
+        let policies = source::policies(app).await?;
+        backups.retain(|backup| source::is_of(backup, &sources, &policies));
+    }
+    backups.sort_by(|a, b| {
+        let time = |backup: &Backup| backup.creation_timestamp().map(|time| time.0);
+        time(b).cmp(&time(a)).then_with(|| a.name_any().cmp(&b.name_any()))
+    });
+    let format = args.output.format();
+    if format.is_object() {
+        ui.result(&object::render(&backups, args.names.len() == 1, format, args.output.show_managed_fields)?);
+    } else if backups.is_empty() {
+        let place =
+            if args.select.all_namespaces { "the cluster".to_owned() } else { format!("namespace {}", app.namespace) };
+        ui.say(&format!("no such backups in {place}"));
+    } else {
+        ui.result(&table(&backups, args.select.all_namespaces, format.is_wide(), now).to_string());
+    }
+    Ok(Exit::Done)
+}
+
+async fn all(app: &App, args: &ListArgs) -> Result<Vec<Backup>> {
+    let mut selectors: Vec<String> = args.select.selector.iter().cloned().collect();
+    selectors.extend(args.repo.as_ref().map(|repo| format!("{}={repo}", labels::BACKUP_REPO_NAME)));
+    selectors.extend(args.backup_type.map(|kind| format!("{}={kind}", labels::BACKUP_TYPE)));
+    let mut params = ListParams::default();
+    if !selectors.is_empty() {
+        params = params.labels(&selectors.join(","));
+    }
+    list_all(&app.scoped::<Backup>(args.select.all_namespaces), params, "backups").await
+}
+
+async fn named(app: &App, names: &[String]) -> Result<Vec<Backup>> {
+    let mut backups = Vec::new();
+    for name in names {
+        backups.push(backup(app, name).await?);
+    }
+    Ok(backups)
+}
+
+/// A backup by name. A source in its place is recognised and said.
+pub(crate) async fn backup(app: &App, name: &str) -> Result<Backup> {
+    let plain = name.strip_prefix("backup/").unwrap_or(name);
+    match get(&app.here::<Backup>(), &format!("backup/{plain}")).await {
+        Err(error) if error.exit == Exit::NotFound => {
+            let flag = app.namespace_flag();
+            let error = CliError::not_found(
+                format!("backup/{plain} does not exist in namespace {}", app.namespace),
+                "no such backup",
+            );
+            let as_source = Source::parse(name)?;
+            let policies = source::policies(app).await.unwrap_or_default();
+            if source::matching(&policies, &as_source, None).is_empty() {
+                Err(error.hint(format!("kubectl kbbackup list{flag}")))
+            } else {
+                Err(CliError::not_found(error.what, format!("{plain} is a source, and this command wants a backup"))
+                    .hint(format!("kubectl kbbackup list --source {plain}{flag}")))
+            }
+        }
+        other => other,
+    }
+}
+
+fn keep(backups: &mut Vec<Backup>, args: &ListArgs, now: Timestamp) {
+    let since = args.since.as_deref().and_then(|text| kbbackup_core::retention::RetentionPeriod::parse(text).ok());
+    let oldest =
+        since.and_then(|period| now.checked_sub(SignedDuration::from_secs(i64::try_from(period.seconds()).ok()?)).ok());
+    backups.retain(|backup| {
+        args.method.as_ref().is_none_or(|method| backup.spec.backup_method == *method)
+            && args.status.is_none_or(|phase| follow::backup_phase(backup) == Some(phase))
+            && oldest.is_none_or(|oldest| backup.creation_timestamp().is_some_and(|time| time.0 >= oldest))
+    });
+}
+
+fn table(backups: &[Backup], namespaces: bool, wide: bool, now: Timestamp) -> Table {
+    let mut header = vec!["NAME", "SOURCE", "METHOD", "TYPE", "STATUS", "SIZE", "DURATION", "AGE", "EXPIRES"];
+    if namespaces || wide {
+        header.insert(0, "NAMESPACE");
+    }
+    if wide {
+        header.extend(["REPO", "POLICY", "DELETION", "PARENT", "STARTED", "COMPLETED", "REASON"]);
+    }
+    let mut table = Table::new(header);
+    for backup in backups {
+        let status = backup.status.clone().unwrap_or_default();
+        let mut row = vec![
+            backup.name_any(),
+            source::of_backup(backup),
+            backup.spec.backup_method.clone(),
+            backup.labels().get(labels::BACKUP_TYPE).cloned().unwrap_or_default(),
+            shown_status(backup),
+            status.total_size.as_deref().map(human::size).unwrap_or_default(),
+            duration(backup, now),
+            human::age(backup.creation_timestamp().as_ref(), now),
+            human::until(status.expiration.as_ref(), now),
+        ];
+        if namespaces || wide {
+            row.insert(0, backup.namespace().unwrap_or_default());
+        }
+        if wide {
+            let parent = status.parent_backup_name.clone().or_else(|| backup.spec.parent_backup_name.clone());
+            row.extend([
+                status.backup_repo_name.clone().unwrap_or_default(),
+                backup.spec.backup_policy_name.clone(),
+                backup.spec.deletion_policy.to_string(),
+                parent.unwrap_or_default(),
+                human::utc(status.start_timestamp.as_ref()),
+                human::utc(status.completion_timestamp.as_ref()),
+                short_reason(backup),
+            ]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// The phase; for continuous backups with the number of pods that run.
+pub(crate) fn shown_status(backup: &Backup) -> String {
+    if backup.metadata.deletion_timestamp.is_some() {
+        return BackupPhase::Deleting.to_string();
+    }
+    let phase = follow::backup_phase(backup).map_or_else(|| "New".to_owned(), |phase| phase.to_string());
+    if !follow::is_continuous(backup) {
+        return phase;
+    }
+    let pods: i32 =
+        backup.status.iter().flat_map(|status| &status.actions).filter_map(|action| action.available_replicas).sum();
+    format!("{phase} ({})", human::count(usize::try_from(pods).unwrap_or(0), "pod", "pods"))
+}
+
+/// How long it took, or has been running.
+pub(crate) fn duration(backup: &Backup, now: Timestamp) -> String {
+    let Some(status) = &backup.status else { return String::new() };
+    let Some(start) = &status.start_timestamp else { return String::new() };
+    match (&status.completion_timestamp, status.phase) {
+        (Some(end), _) => human::span(end.0.duration_since(start.0)),
+        (None, Some(BackupPhase::Running)) => human::span(now.duration_since(start.0)),
+        _ => status.duration.clone().unwrap_or_default(),
+    }
+}
+
+fn short_reason(backup: &Backup) -> String {
+    let status = backup.status.as_ref();
+    let deletion = status.and_then(|status| status.deletion_failure_reason.clone());
+    let reason = deletion.unwrap_or_else(|| follow::backup_reason(backup));
+    let line = reason.lines().next().unwrap_or_default();
+    if line.chars().count() > 60 { line.chars().take(59).collect::<String>() + "…" } else { line.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn backup() -> Backup {
+        serde_json::from_value(json!({
+            "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Backup",
+            "metadata": {"name": "pg-full-20260102030405", "namespace": "demo", "creationTimestamp": "2026-01-02T03:04:05Z",
+                "labels": {labels::BACKUP_TYPE: "Full", labels::INSTANCE: "pg"}},
+            "spec": {"backupPolicyName": "pg", "backupMethod": "full", "deletionPolicy": "Delete"},
+            "status": {"phase": "Completed", "totalSize": "4404019", "backupRepoName": "embedded",
+                "startTimestamp": "2026-01-02T03:04:05Z", "completionTimestamp": "2026-01-02T03:06:13Z",
+                "expiration": "2026-01-09T03:06:13Z"}
+        }))
+        .unwrap()
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-02T06:04:05Z".parse().unwrap()
+    }
+
+    #[test]
+    fn the_table_for_people() {
+        insta::assert_snapshot!(table(&[backup()], false, false, now()), @r"");
+    }
+
+    #[test]
+    fn the_wide_table() {
+        insta::assert_snapshot!(table(&[backup()], false, true, now()), @r"");
+    }
+
+    #[test]
+    fn filters_join() {
+        let mut backups = vec![backup()];
+        keep(
+            &mut backups,
+            &ListArgs { since: Some("1d".into()), status: Some(BackupPhase::Completed), ..ListArgs::default() },
+            now(),
+        );
+        assert_eq!(backups.len(), 1);
+        keep(&mut backups, &ListArgs { since: Some("1h".into()), ..ListArgs::default() }, now());
+        assert!(backups.is_empty());
+    }
+}

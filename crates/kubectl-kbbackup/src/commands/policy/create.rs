@@ -1,0 +1,411 @@
+//! `policy create`: looks at a StatefulSet and writes the policy that fits it.
+
+use clap::Args;
+use k8s_openapi::{
+    ByteString,
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{Secret, SecretKeySelector},
+    },
+};
+use kbbackup_api::v1alpha1::{
+    ActionSet, Availability, BackupPolicy, ConnectionCredential, EncryptionAlgorithm, EncryptionConfig,
+};
+use kube::{
+    ResourceExt,
+    api::{ListParams, ObjectMeta},
+};
+use rand::distr::{Alphanumeric, SampleString};
+
+use crate::{
+    app::{self, App, check_name, list_all},
+    args::WriteArgs,
+    ask,
+    build::policy::{self as build, Planned, Wish},
+    commands::repo,
+    detect::{self, DataVolume, Engine, Found, Login, Unknown, Value},
+    error::{CliError, Result},
+    exit::Exit,
+    manifest::{self, How, Manifest},
+    output::human,
+    source::Source,
+    ui::{Mark, Ui},
+};
+
+/// Find out how a StatefulSet is backed up, and write that down as a BackupPolicy
+///
+/// Engine, port, login and data volume are read from the pod template and shown. Nothing else is kept anywhere: the
+/// policy is an ordinary object, and --dry-run prints it.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Examples:
+  kubectl kbbackup policy create --for statefulset/pg
+  kubectl kbbackup policy create pg-nightly --for statefulset/pg --repo s3-main --encrypt
+  kubectl kbbackup policy create --for statefulset/pg --dry-run -o yaml")]
+pub(crate) struct CreateArgs {
+    /// Name of the policy [default: that of the StatefulSet]
+    pub name: Option<String>,
+
+    /// What to protect, as in statefulset/pg
+    #[arg(long = "for", value_name = "STATEFULSET")]
+    pub source: Option<String>,
+
+    /// Engine, when it is not recognised: postgresql, mysql, …
+    #[arg(long)]
+    pub engine: Option<String>,
+
+    /// Container of the engine, when it is not recognised
+    #[arg(long)]
+    pub container: Option<String>,
+
+    /// Name of the backup method, with --action-set
+    #[arg(long, value_name = "NAME", requires = "action_set")]
+    pub method: Option<String>,
+
+    /// ActionSet that makes the backup, instead of the engine's own
+    #[arg(long, value_name = "NAME")]
+    pub action_set: Option<String>,
+
+    /// Volume of the pod that holds the data, as NAME or NAME:PATH; may be repeated
+    #[arg(long, value_name = "NAME[:PATH]", value_delimiter = ',')]
+    pub volumes: Vec<String>,
+
+    /// Secret with user and password of the database
+    #[arg(long, value_name = "NAME")]
+    pub secret: Option<String>,
+
+    /// Key of the user in that Secret
+    #[arg(long, default_value = ConnectionCredential::USERNAME_KEY, requires = "secret", value_name = "KEY")]
+    pub username_key: String,
+
+    /// Key of the password in that Secret
+    #[arg(long, default_value = ConnectionCredential::PASSWORD_KEY, requires = "secret", value_name = "KEY")]
+    pub password_key: String,
+
+    /// Repository to store into [default: the default one]
+    #[arg(long, value_name = "NAME")]
+    pub repo: Option<String>,
+
+    /// Directory below the repository and namespace [default: the StatefulSet's name and the start of its UID]
+    #[arg(long, value_name = "PATH")]
+    pub path_prefix: Option<String>,
+
+    /// Make it the default policy of its source
+    #[arg(long)]
+    pub default: bool,
+
+    /// How often a failed worker is tried again, 0 to 10
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=10))]
+    pub backoff_limit: Option<i32>,
+
+    /// Encrypt with a new pass phrase, kept in a new Secret
+    #[arg(long, conflicts_with = "passphrase_secret")]
+    pub encrypt: bool,
+
+    /// Encrypt with the pass phrase in this Secret
+    #[arg(long, value_name = "NAME/KEY")]
+    pub passphrase_secret: Option<String>,
+
+    /// age (authenticated), or AES-128-CFB, AES-192-CFB, AES-256-CFB for exchange with KubeBlocks [default: age]
+    #[arg(long, value_name = "NAME")]
+    pub encryption_algorithm: Option<EncryptionAlgorithm>,
+
+    #[command(flatten)]
+    pub write: WriteArgs,
+}
+
+pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
+    let source = match &args.source {
+        Some(source) => source.clone(),
+        None => ask_source(ui, app).await?,
+    };
+    let name = match Source::parse(&source)? {
+        Source::Workload(name) | Source::Any(name) => name,
+        Source::Policy(_) => {
+            return Err(CliError::usage("--for names a policy", "name what it protects: statefulset/NAME"));
+        }
+    };
+    let planned = plan(ui, app, &name, args).await?;
+    if manifest::previewed(app, ui, &planned.manifests()?, How::Create, &args.write).await? {
+        return Ok(Exit::Done);
+    }
+    write(ui, app, &planned, args.write.output).await?;
+    ui.hint(&format!("kubectl kbbackup backup statefulset/{name}{} --wait", app.namespace_flag()));
+    Ok(Exit::Done)
+}
+
+impl Planned {
+    /// In the order of creation.
+    pub(crate) fn manifests(&self) -> Result<Vec<Manifest>> {
+        let mut manifests = Vec::new();
+        for secret in &self.secrets {
+            manifests.push(Manifest::of(secret)?);
+        }
+        manifests.push(Manifest::of(&self.policy)?);
+        Ok(manifests)
+    }
+}
+
+/// Creates what was planned. A Secret that is there already from an earlier try is kept.
+pub(crate) async fn write(ui: &Ui, app: &App, planned: &Planned, output: Option<crate::output::Format>) -> Result<()> {
+    let mut written = Vec::new();
+    for manifest in planned.manifests()? {
+        let how = if manifest.kind() == "Secret" { How::Apply } else { How::Create };
+        written.push(manifest::send(app, &manifest, how, false).await?);
+    }
+    manifest::announce(ui, &written, "created", output)
+}
+
+/// Looks at the StatefulSet, says what was found, checks everything that can be checked, and builds the objects.
+pub(crate) async fn plan(ui: &Ui, app: &App, workload_name: &str, args: &CreateArgs) -> Result<Planned> {
+    let workload = workload(app, workload_name).await?;
+    let engine = args.engine.as_deref().map(engine).transpose()?;
+    let found = detect::detect(&workload, engine, args.container.as_deref())
+        .map_err(|unknown| not_recognised(workload_name, &unknown))?;
+    tell(ui, workload_name, &found);
+
+    let name = args.name.clone().unwrap_or_else(|| workload_name.to_owned());
+    check_name("policy", &name)?;
+    if app.here::<BackupPolicy>().get_opt(&name).await.is_ok_and(|policy| policy.is_some()) {
+        return Err(CliError::usage(format!("backuppolicy/{name} exists already"), "give the new one another name")
+            .hint(format!("kubectl kbbackup policy describe {name}")));
+    }
+    let methods = methods(app, &found, args).await?;
+    let repo = repo::resolve(app, args.repo.as_deref()).await?;
+    let (encryption, passphrase) = encryption(app, &name, args).await?;
+    let credential = credential(app, args).await?;
+    let wish = Wish {
+        name,
+        methods,
+        // The default repository is left open, so that it may change later.
+        repo: args.repo.clone(),
+        path_prefix: args.path_prefix.clone(),
+        backoff_limit: args.backoff_limit,
+        default: args.default,
+        volumes: volumes(&workload, &found, args)?,
+        credential,
+        encryption,
+    };
+    let mut planned = build::policy(&workload, &found, &wish)?;
+    planned.secrets.extend(passphrase);
+    let methods: Vec<&str> = wish.methods.iter().map(|(name, _)| name.as_str()).collect();
+    ui.say(&format!("  {:<10} {} into backuprepo/{}", "method", methods.join(", "), repo.name_any()));
+    for note in &planned.notes {
+        ui.warn(note);
+    }
+    Ok(planned)
+}
+
+async fn workload(app: &App, name: &str) -> Result<StatefulSet> {
+    app::get(&app.here::<StatefulSet>(), &format!("statefulset/{name}")).await.map_err(|error| {
+        if error.exit == Exit::NotFound {
+            error.hint(format!("kubectl get statefulsets{}", app.namespace_flag()))
+        } else {
+            error
+        }
+    })
+}
+
+fn engine(name: &str) -> Result<&'static Engine> {
+    detect::by_name(name).ok_or_else(|| {
+        let known: Vec<&str> = detect::ENGINES.iter().map(|engine| engine.name).collect();
+        CliError::usage(format!("engine {name} is not known"), format!("there is {}", known.join(", ")))
+    })
+}
+
+fn not_recognised(workload: &str, unknown: &Unknown) -> CliError {
+    let why = match unknown {
+        Unknown::Empty => "its pod template has no containers".to_owned(),
+        Unknown::Engine { images } => {
+            format!("no container looks like a database that is known here (images: {})", images.join(", "))
+        }
+    };
+    CliError::usage(format!("the engine of statefulset/{workload} was not recognised"), why).hint(format!(
+        "kubectl kbbackup policy create --for statefulset/{workload} --engine postgresql --container NAME"
+    ))
+}
+
+/// What was found, so that a wrong guess is seen before anything is written.
+fn tell(ui: &Ui, workload: &str, found: &Found) {
+    ui.say(&ui.marked(Mark::Good, &format!("statefulset/{workload} is {} ({})", found.engine.title, found.because)));
+    ui.say(&format!("  {:<10} {} ({})", "container", found.container, found.image));
+    ui.say(&format!("  {:<10} {}", "port", found.port.number));
+    ui.say(&format!("  {:<10} {}", "login", login_text(&found.login)));
+    let volume = match &found.volume {
+        Some(volume) => format!("{} at {}", volume.name, volume.mount_path),
+        None => "none that is persistent was found".to_owned(),
+    };
+    ui.say(&format!("  {:<10} {volume}", "data"));
+}
+
+fn login_text(login: &Login) -> String {
+    let user_text = |user: &Value| match user {
+        Value::Literal(user) => format!("user {user}"),
+        Value::Secret { name, key } => format!("user in secret/{name} key {key}"),
+    };
+    match login {
+        Login::Known(credential) => {
+            let password = match &credential.password {
+                Value::Literal(_) => "password in the pod template".to_owned(),
+                Value::Secret { name, key } => format!("password in secret/{name} key {key}"),
+            };
+            format!("{}, {password}", user_text(&credential.user))
+        }
+        Login::Open { user } => format!("{}, no password needed", user_text(user)),
+        Login::Unknown { .. } => "no password was found".to_owned(),
+    }
+}
+
+/// The methods of the engine whose ActionSets are installed, or the one that was named.
+async fn methods(app: &App, found: &Found, args: &CreateArgs) -> Result<Vec<(String, String)>> {
+    let all = list_all(&app.everywhere::<ActionSet>(), ListParams::default(), "action sets").await?;
+    let usable = |name: &str| {
+        all.iter().any(|set| {
+            set.name_any() == name
+                && set.status.as_ref().and_then(|status| status.phase) != Some(Availability::Unavailable)
+        })
+    };
+    if let Some(action_set) = &args.action_set {
+        if !all.iter().any(|set| set.name_any() == *action_set) {
+            return Err(CliError::not_found(format!("actionset/{action_set} does not exist"), names(&all)));
+        }
+        return Ok(vec![(args.method.clone().unwrap_or_else(|| "full".to_owned()), action_set.clone())]);
+    }
+    let methods: Vec<(String, String)> = found
+        .engine
+        .methods
+        .iter()
+        .filter(|method| usable(method.action_set))
+        .map(|method| (method.name.to_owned(), method.action_set.to_owned()))
+        .collect();
+    if methods.is_empty() {
+        let wanted: Vec<&str> = found.engine.methods.iter().map(|method| method.action_set).collect();
+        return Err(CliError::missing(
+            format!("no action set for {} is usable in this cluster", found.engine.title),
+            format!("looked for {}; {}", wanted.join(", "), names(&all)),
+        )
+        .hint("kubectl kbbackup install")
+        .hint("kubectl get actionsets"));
+    }
+    Ok(methods)
+}
+
+fn names(all: &[ActionSet]) -> String {
+    if all.is_empty() {
+        return "none are installed".to_owned();
+    }
+    format!("there is {}", all.iter().map(ResourceExt::name_any).collect::<Vec<_>>().join(", "))
+}
+
+fn volumes(workload: &StatefulSet, found: &Found, args: &CreateArgs) -> Result<Vec<DataVolume>> {
+    let mounts = detect::persistent_mounts(workload, &found.container);
+    args.volumes
+        .iter()
+        .map(|text| {
+            let (name, path) = match text.split_once(':') {
+                Some((name, path)) => (name, Some(path.to_owned())),
+                None => (text.as_str(), None),
+            };
+            let mount = mounts.iter().find(|mount| mount.name == name);
+            match path.or_else(|| mount.map(|mount| mount.mount_path.clone())) {
+                Some(mount_path) => Ok(DataVolume { name: name.to_owned(), mount_path }),
+                None => Err(CliError::usage(
+                    format!("volume {name} is not mounted in container {}", found.container),
+                    format!(
+                        "there is {}",
+                        mounts.iter().map(|mount| mount.name.as_str()).collect::<Vec<_>>().join(", ")
+                    ),
+                )),
+            }
+        })
+        .collect()
+}
+
+/// The Secret that was named, with its keys checked.
+async fn credential(app: &App, args: &CreateArgs) -> Result<Option<ConnectionCredential>> {
+    let Some(name) = &args.secret else { return Ok(None) };
+    let secret: Secret = app::get(&app.here(), &format!("secret/{name}")).await?;
+    for key in [&args.username_key, &args.password_key] {
+        has_key(&secret, key)?;
+    }
+    Ok(Some(ConnectionCredential {
+        secret_name: name.clone(),
+        username_key: Some(args.username_key.clone()),
+        password_key: Some(args.password_key.clone()),
+        ..ConnectionCredential::default()
+    }))
+}
+
+fn has_key(secret: &Secret, key: &str) -> Result<()> {
+    let keys: Vec<&String> =
+        secret.data.iter().flat_map(std::collections::BTreeMap::<String, ByteString>::keys).collect();
+    if keys.iter().any(|candidate| *candidate == key) {
+        return Ok(());
+    }
+    let known = keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", ");
+    Err(CliError::usage(format!("secret/{} has no key {key}", secret.name_any()), format!("it has {known}")))
+}
+
+async fn encryption(app: &App, policy: &str, args: &CreateArgs) -> Result<(Option<EncryptionConfig>, Option<Secret>)> {
+    let algorithm = args.encryption_algorithm.unwrap_or(EncryptionAlgorithm::Age);
+    let config = |name: &str, key: &str| EncryptionConfig {
+        algorithm,
+        pass_phrase_secret_key_ref: SecretKeySelector { name: name.to_owned(), key: key.to_owned(), optional: None },
+    };
+    if let Some(reference) = &args.passphrase_secret {
+        let (name, key) = reference.split_once('/').ok_or_else(|| {
+            CliError::usage(format!("--passphrase-secret {reference} cannot be understood"), "write NAME/KEY")
+        })?;
+        let secret: Secret = app::get(&app.here(), &format!("secret/{name}")).await?;
+        has_key(&secret, key)?;
+        return Ok((Some(config(name, key)), None));
+    }
+    if !args.encrypt {
+        if args.encryption_algorithm.is_some() {
+            return Err(CliError::usage(
+                "--encryption-algorithm alone does nothing",
+                "add --encrypt or --passphrase-secret NAME/KEY",
+            ));
+        }
+        return Ok((None, None));
+    }
+    let name = kbbackup_core::names::shorten63(&format!("{policy}-backup-passphrase"));
+    let key = "passPhrase";
+    if app.here::<Secret>().get_opt(&name).await.is_ok_and(|secret| secret.is_some()) {
+        // Older backups need it: it is used again rather than replaced.
+        return Ok((Some(config(&name, key)), None));
+    }
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(app.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        type_: Some("Opaque".to_owned()),
+        string_data: Some([(key.to_owned(), Alphanumeric.sample_string(&mut rand::rng(), 43))].into()),
+        ..Secret::default()
+    };
+    Ok((Some(config(&name, key)), Some(secret)))
+}
+
+async fn ask_source(ui: &Ui, app: &App) -> Result<String> {
+    let all = list_all(&app.here::<StatefulSet>(), ListParams::default(), "statefulsets").await?;
+    let mut known: Vec<(String, String)> = Vec::new();
+    for workload in &all {
+        if let Ok(found) = detect::detect(workload, None, None) {
+            let replicas = workload.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+            let line = format!(
+                "{}  {} · {}",
+                workload.name_any(),
+                found.engine.title,
+                human::count(replicas as usize, "pod", "pods")
+            );
+            known.push((workload.name_any(), line));
+        }
+    }
+    let names: Vec<String> = known.iter().map(|(name, _)| format!("statefulset/{name}")).collect();
+    if !ui.may_ask || known.is_empty() {
+        return Err(ask::needed("--for", "what to protect", &names));
+    }
+    let lines: Vec<String> = known.into_iter().map(|(_, line)| line).collect();
+    Ok(names[ask::select(ui, "Protect", &lines, 0)?].clone())
+}

@@ -1,0 +1,98 @@
+//! `repo delete`.
+
+use std::time::Duration;
+
+use clap::Args;
+use kbbackup_api::v1alpha1::{Backup, BackupRepo};
+use kube::{ResourceExt, api::DeleteParams};
+
+use crate::{
+    app::{App, get},
+    args::duration,
+    ask,
+    error::{CliError, Doing, Result},
+    exit::Exit,
+    output::human,
+    ui::Ui,
+    wait::{self, Seen, Waiting},
+};
+
+/// Delete repositories; what lies in the storage stays there
+///
+/// Refused while backups refer to it. --cascade deletes those first, and with them their data.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  kubectl kbbackup repo delete old
+  kubectl kbbackup repo delete old --cascade --yes")]
+pub(crate) struct DeleteArgs {
+    /// Repositories to delete
+    #[arg(required = true)]
+    pub names: Vec<String>,
+
+    /// Delete the backups in it first, and their data
+    #[arg(long)]
+    pub cascade: bool,
+
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Stop waiting after this time
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0")]
+    pub timeout: Duration,
+}
+
+pub(super) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
+    let api = app.everywhere::<BackupRepo>();
+    let limit = Some(args.timeout).filter(|limit| !limit.is_zero());
+    for name in &args.names {
+        get(&api, &format!("backuprepo/{name}")).await?;
+        let mut backups = super::backups_in(app, name).await?;
+        backups.sort_by_key(|backup| backup.creation_timestamp().map(|time| time.0));
+        if !backups.is_empty() && !args.cascade {
+            let oldest: Vec<String> = backups
+                .iter()
+                .take(5)
+                .map(|backup| format!("{}/{}", backup.namespace().unwrap_or_default(), backup.name_any()))
+                .collect();
+            let more = if backups.len() > oldest.len() {
+                format!(" and {} more", backups.len() - oldest.len())
+            } else {
+                String::new()
+            };
+            return Err(CliError::usage(
+                format!("backuprepo/{name} holds {}", human::count(backups.len(), "backup", "backups")),
+                format!("{}{more}", oldest.join(", ")),
+            )
+            .hint(format!("kubectl kbbackup repo delete {name} --cascade")));
+        }
+        if backups.is_empty() {
+            ask::confirm(ui, args.yes, &format!("Delete backuprepo/{name}?"), None)?;
+        } else {
+            let question = format!(
+                "Delete backuprepo/{name} and {} with their data?",
+                human::count(backups.len(), "backup", "backups")
+            );
+            ask::confirm(ui, args.yes, &question, Some(name))?;
+            delete_backups(ui, app, &backups, limit).await?;
+        }
+        api.delete(name, &DeleteParams::default()).await.doing(|| format!("backuprepo/{name} cannot be deleted"))?;
+        let what = format!("backuprepo/{name}");
+        let waiting = Waiting { what: &what, limit, hints: vec![format!("kubectl kbbackup repo describe {name}")] };
+        wait::until(ui, api.clone(), name, &waiting, |repo: Option<&BackupRepo>| match repo {
+            None => Seen::End(()),
+            Some(_) => Seen::Going(format!("{what}: removing what was made for it")),
+        })
+        .await?;
+        ui.result(&format!("backuprepo.dataprotection.kubeblocks.io/{name} deleted"));
+    }
+    Ok(Exit::Done)
+}
+
+async fn delete_backups(ui: &Ui, app: &App, backups: &[Backup], limit: Option<Duration>) -> Result<()> {
+    for backup in backups.iter().rev() {
+        let api = app.within::<Backup>(&backup.namespace().unwrap_or_default());
+        crate::commands::delete::delete_and_wait(ui, &api, backup, limit).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! `repo list`.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use jiff::Timestamp;
+use kbbackup_api::{
+    names::labels,
+    v1alpha1::{Backup, BackupPhase, BackupRepo},
+};
+use kube::{ResourceExt, api::ListParams};
+
+use crate::{
+    app::{App, get, list_all},
+    args::OutputArgs,
+    error::Result,
+    exit::Exit,
+    follow,
+    output::{Table, human, object},
+    ui::Ui,
+};
+
+/// List repositories
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Examples:
+  kubectl kbbackup repo list
+  kubectl kbbackup repo list -o wide")]
+pub(crate) struct ListArgs {
+    /// Only these repositories
+    pub names: Vec<String>,
+
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+pub(super) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
+    let mut repos = Vec::new();
+    if args.names.is_empty() {
+        repos = super::all(app).await?;
+    } else {
+        for name in &args.names {
+            repos.push(get(&app.everywhere::<BackupRepo>(), &format!("backuprepo/{name}")).await?);
+        }
+    }
+    repos.sort_by_key(|repo| (!super::is_default(repo), repo.name_any()));
+    let format = args.output.format();
+    if format.is_object() {
+        ui.result(&object::render(&repos, args.names.len() == 1, format, args.output.show_managed_fields)?);
+        return Ok(Exit::Done);
+    }
+    if repos.is_empty() {
+        ui.say("no repositories in this cluster");
+        ui.hint("kubectl kbbackup repo create");
+        return Ok(Exit::Done);
+    }
+    // Without the right to list backups everywhere the two columns stay empty.
+    let backups =
+        list_all(&app.everywhere::<Backup>(), ListParams::default().labels(labels::BACKUP_REPO_NAME), "backups").await;
+    let usage = backups.map(|backups| usage(&backups)).unwrap_or_default();
+    ui.result(&table(&repos, &usage, format.is_wide(), Timestamp::now()).to_string());
+    Ok(Exit::Done)
+}
+
+/// Number and bytes of backups by repository.
+pub(super) fn usage(backups: &[Backup]) -> BTreeMap<String, (usize, u64)> {
+    let mut usage: BTreeMap<String, (usize, u64)> = BTreeMap::new();
+    for backup in backups {
+        let Some(repo) = backup.labels().get(labels::BACKUP_REPO_NAME) else { continue };
+        let entry = usage.entry(repo.clone()).or_default();
+        entry.0 += 1;
+        let status = backup.status.as_ref().filter(|status| status.phase == Some(BackupPhase::Completed));
+        entry.1 +=
+            status.and_then(|status| kbbackup_core::layout::parse_size(status.total_size.as_deref()?)).unwrap_or(0);
+    }
+    usage
+}
+
+fn table(repos: &[BackupRepo], usage: &BTreeMap<String, (usize, u64)>, wide: bool, now: Timestamp) -> Table {
+    let mut header = vec!["NAME", "STATUS", "PROVIDER", "ACCESS", "DEFAULT", "BACKUPS", "SIZE", "AGE"];
+    if wide {
+        header.extend(["ENDPOINT", "BUCKET", "PATH-PREFIX", "REASON"]);
+    }
+    let mut table = Table::new(header);
+    for repo in repos {
+        let (count, bytes) = usage.get(&repo.name_any()).copied().unwrap_or_default();
+        let config = |key: &str| repo.spec.config.get(key).cloned().unwrap_or_default();
+        let mut row = vec![
+            repo.name_any(),
+            repo.status.as_ref().and_then(|status| status.phase).map(|phase| phase.to_string()).unwrap_or_default(),
+            repo.spec.storage_provider_ref.clone(),
+            repo.spec.access_method().to_string(),
+            super::is_default(repo).to_string(),
+            count.to_string(),
+            human::bytes(bytes),
+            human::age(repo.creation_timestamp().as_ref(), now),
+        ];
+        if wide {
+            let bucket = ["bucket", "container", "nfsShare"].map(config).into_iter().find(|value| !value.is_empty());
+            row.extend([
+                config("endpoint"),
+                bucket.unwrap_or_default(),
+                repo.spec.path_prefix.clone().unwrap_or_default(),
+                follow::repo_reason(repo).lines().next().unwrap_or_default().to_owned(),
+            ]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn backup(repo: &str, phase: &str, size: &str) -> Backup {
+        serde_json::from_value(json!({
+            "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Backup",
+            "metadata": {"name": "b", "labels": {labels::BACKUP_REPO_NAME: repo}},
+            "spec": {"backupPolicyName": "p", "backupMethod": "full"}, "status": {"phase": phase, "totalSize": size}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_unreadable_size_does_not_break_the_sum() {
+        let usage =
+            usage(&[backup("a", "Completed", "1024"), backup("a", "Completed", "lots"), backup("a", "Failed", "5")]);
+        assert_eq!(usage["a"], (3, 1024));
+    }
+}

@@ -1,0 +1,299 @@
+//! `restore`: checks, a plan, confirmation, the Restore object, its end.
+
+mod check;
+pub(crate) mod plan;
+
+use clap::Args;
+use jiff::Timestamp;
+use kbbackup_api::{
+    names::{annotations, labels},
+    v1alpha1::{Backup, BackupPhase, Restore, VolumeClaimRestorePolicy},
+};
+use kube::{
+    ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::{
+    app::{App, check_name, get, list_all},
+    args::{DryRun, WaitArgs, WriteArgs, pair},
+    ask,
+    build::restore::{self as build, Claim, Recorded, Wish},
+    diagnose,
+    error::{CliError, Doing, Result},
+    exit::Exit,
+    follow::{self, Ending},
+    manifest::{self, How, Manifest},
+    output::human,
+    source,
+    ui::{Mark, Ui},
+    wait::{self, Waiting},
+};
+
+/// Into what a backup is restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Target {
+    /// A running copy of the workload that was backed up.
+    Workload,
+    /// Volumes only.
+    #[default]
+    Pvc,
+}
+
+/// Restore a backup: into a running database, or into volumes only
+///
+/// NEW is the name of the new StatefulSet. Without it the database comes back under its old name, which must be free:
+/// nothing that exists is overwritten. A plan is shown first.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  kubectl kbbackup restore pg-copy --from pg-full-20260102030405 --wait
+  kubectl kbbackup restore --from pg-full-20260102030405 --wait --yes
+  kubectl kbbackup restore pg -n staging --from pg-full-20260102030405 --from-namespace prod --wait
+  kubectl kbbackup restore data --from pg-full-20260102030405 --to pvc --storage-class fast
+  kubectl kbbackup restore pg-copy --from pg-full-20260102030405 --dry-run -o yaml")]
+pub(crate) struct RestoreArgs {
+    /// Name of the new workload, or of the group of volumes [default: the old name]
+    pub new: Option<String>,
+
+    /// Backup to restore
+    #[arg(short, long, value_name = "BACKUP")]
+    pub from: Option<String>,
+
+    /// Namespace of the backup [default: the same]
+    #[arg(long, value_name = "NS")]
+    pub from_namespace: Option<String>,
+
+    /// workload (a running copy) or pvc (volumes only) [default: workload, when the backup knows it]
+    #[arg(long, value_enum, value_name = "WHAT", hide_possible_values = true)]
+    pub to: Option<Target>,
+
+    /// Volume, its size and class, instead of those recorded; only with --to pvc; may be repeated
+    #[arg(long, value_name = "VOLUME=SIZE[:CLASS]")]
+    pub claim: Vec<Claim>,
+
+    /// Storage class of the new volumes [default: that of the old ones]
+    #[arg(long, value_name = "NAME")]
+    pub storage_class: Option<String>,
+
+    /// Pods of the new workload
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
+    pub replicas: Option<i32>,
+
+    /// Parameter of the method; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub param: Vec<(String, String)>,
+
+    /// Variable for the restore's script; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub env: Vec<(String, String)>,
+
+    /// Fill the volumes of several pods at once (Parallel) or one by one (Serial)
+    #[arg(long, default_value = "Parallel", value_name = "POLICY")]
+    pub volume_restore_policy: VolumeClaimRestorePolicy,
+
+    /// Name of the Restore object [default: the new name and the time]
+    #[arg(long)]
+    pub name: Option<String>,
+
+    #[command(flatten)]
+    pub wait: WaitArgs,
+
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    #[command(flatten)]
+    pub write: WriteArgs,
+}
+
+pub(crate) async fn run(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Exit> {
+    let (backup, new) = chosen(ui, app, args).await?;
+    check::restorable(&backup)?;
+    let recorded = Recorded::of(&backup)?;
+    let to = match args.to {
+        Some(to) => to,
+        None if recorded.is_some() => Target::Workload,
+        None => Target::Pvc,
+    };
+    let wish = Wish { namespace: app.namespace.clone(), ..wish(args, new, to, recorded.as_ref())? };
+    if to == Target::Workload && recorded.is_none() {
+        return Err(CliError::usage(
+            format!("backup/{} cannot become a running workload", backup.name_any()),
+            "it carries no manifest of the workload that it was made from",
+        )
+        .hint("add --to pvc --claim VOLUME=SIZE"));
+    }
+    let restore = build::restore(&backup, recorded.as_ref(), &wish)?;
+    check::all(app, &backup, recorded.as_ref().filter(|_| wish.run), &wish, &restore).await?;
+
+    let manifest = Manifest::of(&restore)?;
+    let foreign = backup.namespace().is_some_and(|namespace| namespace != app.namespace);
+    if args.write.dry_run != DryRun::None {
+        if foreign {
+            ui.warn(&format!(
+                "the backup must also carry the annotation {}: {}",
+                annotations::ALLOW_RESTORE_TO,
+                app.namespace
+            ));
+        }
+        manifest::previewed(app, ui, std::slice::from_ref(&manifest), How::Create, &args.write).await?;
+        return Ok(Exit::Done);
+    }
+    ui.say(&plan::text(ui, &backup, recorded.as_ref(), &wish, &restore, Timestamp::now()));
+    if ui.may_ask && !args.yes && !ask::yes(ui, "Go on?", true)? {
+        return Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed"));
+    }
+    if foreign {
+        allow(app, &backup).await?;
+    }
+    let written = manifest::send(app, &manifest, How::Create, false).await?;
+    manifest::announce(ui, std::slice::from_ref(&written), "created", args.write.output)?;
+    let name = written.name_any();
+    if args.from.is_none() {
+        ui.say(&format!(
+            "the same without questions:\n  kubectl kbbackup restore {} --from {}{}",
+            wish.target,
+            backup.name_any(),
+            app.namespace_flag()
+        ));
+    }
+    if args.wait.wait == Some(true) {
+        return wait_for(ui, app, &name, &wish, args).await;
+    }
+    ui.hint(&format!("kubectl kbbackup restores describe {name}{}", app.namespace_flag()));
+    Ok(Exit::Done)
+}
+
+/// The backup, given or asked for, and the name of what is made, given or asked for.
+async fn chosen(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<(Backup, Option<String>)> {
+    let namespace = args.from_namespace.as_deref().unwrap_or(&app.namespace);
+    let api = app.within::<Backup>(namespace);
+    if let Some(name) = &args.from {
+        let name = name.strip_prefix("backup/").unwrap_or(name);
+        let backup = get(&api, &format!("backup/{name}")).await.map_err(|error| {
+            if error.exit == Exit::NotFound {
+                error.hint(format!("kubectl kbbackup list -n {namespace}"))
+            } else {
+                error
+            }
+        })?;
+        return Ok((backup, args.new.clone()));
+    }
+    let mut all = list_all(&api, ListParams::default(), "backups").await?;
+    all.retain(|backup| follow::backup_phase(backup) == Some(BackupPhase::Completed) && !follow::is_continuous(backup));
+    all.sort_by_key(|backup| std::cmp::Reverse(backup.creation_timestamp().map(|time| time.0)));
+    if !ui.may_ask || all.is_empty() {
+        let newest: Vec<String> = all.iter().take(5).map(ResourceExt::name_any).collect();
+        return Err(ask::needed("--from", "the backup to restore", &newest));
+    }
+    let now = Timestamp::now();
+    let lines: Vec<String> = all
+        .iter()
+        .map(|backup| {
+            let size = backup
+                .status
+                .as_ref()
+                .and_then(|status| status.total_size.as_deref())
+                .map(human::size)
+                .unwrap_or_default();
+            let age = human::ago(backup.creation_timestamp().as_ref(), now);
+            format!(
+                "{}  {} · {} · {size} · {age}",
+                backup.name_any(),
+                source::of_backup(backup),
+                backup.spec.backup_method
+            )
+        })
+        .collect();
+    let backup = all.swap_remove(ask::select(ui, "Restore", &lines, 0)?);
+    let new = match &args.new {
+        Some(new) => Some(new.clone()),
+        None => {
+            let suggestion = format!("{}-restored", source::of_backup(&backup));
+            let check = |text: &str| check_name("name", text).map_err(|error| error.why);
+            Some(ask::input(ui, "Name of the new workload", Some(&suggestion), check)?)
+        }
+    };
+    Ok((backup, new))
+}
+
+fn wish(args: &RestoreArgs, new: Option<String>, to: Target, recorded: Option<&Recorded>) -> Result<Wish> {
+    let target = match (new, recorded) {
+        (Some(new), _) => new,
+        (None, Some(recorded)) => recorded.name(),
+        (None, None) => return Err(ask::needed("NEW", "the name of what is restored", &[])),
+    };
+    check_name("name", &target)?;
+    if !args.claim.is_empty() && to == Target::Workload {
+        return Err(CliError::usage("--claim is only for volumes", "add --to pvc"));
+    }
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => kbbackup_core::names::shorten63(&format!("{target}-{}", Timestamp::now().strftime("%Y%m%d%H%M%S"))),
+    };
+    check_name("restore", &name)?;
+    Ok(Wish {
+        name,
+        namespace: String::new(),
+        target,
+        run: to == Target::Workload,
+        replicas: args.replicas,
+        storage_class: args.storage_class.clone(),
+        claims: args.claim.clone(),
+        parameters: args.param.clone(),
+        env: args.env.clone(),
+        policy: args.volume_restore_policy,
+    })
+}
+
+/// Lets the namespace restore the backup. Who may not change the backup may not take its data elsewhere.
+async fn allow(app: &App, backup: &Backup) -> Result<()> {
+    let present = backup.annotations().get(annotations::ALLOW_RESTORE_TO).cloned().unwrap_or_default();
+    let mut namespaces: Vec<&str> = present.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    if namespaces.iter().any(|name| *name == "*" || *name == app.namespace) {
+        return Ok(());
+    }
+    namespaces.push(&app.namespace);
+    let patch = json!({"metadata": {"annotations": {annotations::ALLOW_RESTORE_TO: namespaces.join(",")}}});
+    app.within::<Backup>(&backup.namespace().unwrap_or_default())
+        .patch(&backup.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .doing(|| {
+            format!("backup/{} cannot be allowed to be restored into namespace {}", backup.name_any(), app.namespace)
+        })?;
+    Ok(())
+}
+
+async fn wait_for(ui: &Ui, app: &App, name: &str, wish: &Wish, args: &RestoreArgs) -> Result<Exit> {
+    let what = format!("restore/{name}");
+    let flag = app.namespace_flag();
+    let waiting = Waiting {
+        what: &what,
+        limit: args.wait.limit(),
+        hints: vec![
+            format!("kubectl kbbackup restores describe {name}{flag}"),
+            format!("kubectl kbbackup restores delete {name}{flag}"),
+        ],
+    };
+    let api = app.here::<Restore>();
+    match wait::until(ui, api.clone(), name, &waiting, follow::restore).await? {
+        Ending::Good => {
+            let restore = get(&api, &what).await?;
+            ui.result(&ui.marked(Mark::Good, &plan::completed(&restore, wish)));
+            if wish.run {
+                ui.hint(&format!("kubectl get statefulset {}{flag}", wish.target));
+            }
+            Ok(Exit::Done)
+        }
+        Ending::Bad(reason) => {
+            let selector = format!("{}={name}", labels::RESTORE);
+            diagnose::show(app, ui, &app.namespace, &selector, &[name.to_owned()]).await;
+            let why = if reason.is_empty() { "its status gives no reason".to_owned() } else { reason };
+            Err(CliError::failed(format!("restore/{name} failed"), why)
+                .hint(format!("kubectl kbbackup restores describe {name}{flag}"))
+                .hint(format!("kubectl kbbackup restores logs {name}{flag}")))
+        }
+        Ending::Gone => Err(CliError::failed(what, "it was deleted meanwhile")),
+    }
+}

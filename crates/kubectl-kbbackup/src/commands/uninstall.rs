@@ -1,0 +1,197 @@
+//! `uninstall`: the operator goes; definitions, backups and data stay unless told otherwise.
+
+use clap::Args;
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, StatefulSet},
+        core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount},
+        rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kbbackup_api::{names::labels, v1alpha1::BackupRepo};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::repo;
+use crate::{
+    app::{App, PART_OPERATOR, PART_STORE, list_all},
+    ask,
+    error::{CliError, Doing, Result},
+    exit::Exit,
+    install::{self, store},
+    output::human,
+    ui::Ui,
+};
+
+/// Remove the operator; definitions, backups and their data stay
+///
+/// A later install finds everything again.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  kubectl kbbackup uninstall
+  kubectl kbbackup uninstall --delete-embedded-data
+  kubectl kbbackup uninstall --delete-crds --yes")]
+pub(crate) struct UninstallArgs {
+    /// Remove the definitions as well, and with them every Backup, policy and schedule object; data in repositories stays
+    #[arg(long)]
+    pub delete_crds: bool,
+
+    /// Remove the embedded repository with everything that lies in it
+    #[arg(long)]
+    pub delete_embedded_data: bool,
+
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+pub(crate) async fn run(ui: &Ui, app: &App, args: &UninstallArgs) -> Result<Exit> {
+    let operator = app.operator().await?;
+    let namespace = app.operator_namespace().await;
+    if args.delete_embedded_data {
+        let backups = repo::backups_in(app, store::REPO).await.unwrap_or_default();
+        let question =
+            format!("Erase the embedded repository and {} in it?", human::count(backups.len(), "backup", "backups"));
+        ask::confirm(ui, args.yes, &question, Some(store::REPO))?;
+    }
+    let objects = if args.delete_crds { custom_objects(app).await? } else { Vec::new() };
+    if args.delete_crds {
+        let count = objects.len().to_string();
+        ask::confirm(ui, args.yes, &format!("Remove the definitions and {count} objects of theirs?"), Some(&count))?;
+    }
+    if operator.is_some() && !args.delete_crds && !args.delete_embedded_data {
+        ask::confirm(ui, args.yes, &format!("Remove the operator from namespace {namespace}?"), None)?;
+    }
+    if operator.is_none() {
+        ui.say("the operator is not installed");
+    }
+    let mut gone = 0;
+    gone += remove_part::<Deployment>(ui, &app.within(&namespace), PART_OPERATOR).await?;
+    gone += remove_part::<Service>(ui, &app.within(&namespace), PART_OPERATOR).await?;
+    gone += remove_part::<ConfigMap>(ui, &app.within(&namespace), PART_OPERATOR).await?;
+    gone += remove_part::<RoleBinding>(ui, &app.within(&namespace), PART_OPERATOR).await?;
+    gone += remove_part::<Role>(ui, &app.within(&namespace), PART_OPERATOR).await?;
+    gone += remove_part::<ServiceAccount>(ui, &app.within(&namespace), PART_OPERATOR).await?;
+    gone += remove_part::<ClusterRoleBinding>(ui, &app.everywhere(), PART_OPERATOR).await?;
+    gone += remove_part::<ClusterRole>(ui, &app.everywhere(), PART_OPERATOR).await?;
+    if args.delete_embedded_data {
+        gone += embedded(ui, app, &namespace).await?;
+    }
+    if args.delete_crds {
+        gone += definitions(ui, app, &objects).await?;
+    }
+    if gone == 0 {
+        ui.say("nothing was left to remove");
+    }
+    if !args.delete_crds {
+        ui.say("definitions and backups stay");
+    }
+    Ok(Exit::Done)
+}
+
+/// Deletes all objects of a kind that carry the label of a part.
+async fn remove_part<K>(ui: &Ui, api: &Api<K>, part: &str) -> Result<usize>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let kind = K::kind(&()).to_lowercase();
+    let selector = format!("{}={part}", labels::PART);
+    let all = list_all(api, ListParams::default().labels(&selector), &format!("{kind}s")).await?;
+    for object in &all {
+        remove(ui, api, &kind, &object.name_any()).await?;
+    }
+    Ok(all.len())
+}
+
+async fn remove<K: Clone + DeserializeOwned + std::fmt::Debug>(
+    ui: &Ui,
+    api: &Api<K>,
+    kind: &str,
+    name: &str,
+) -> Result<()> {
+    match api.delete(name, &DeleteParams::background()).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(error).doing(|| format!("{kind}/{name} cannot be deleted")),
+        Ok(_) => {
+            ui.result(&format!("{kind}/{name} deleted"));
+            Ok(())
+        }
+    }
+}
+
+/// The store with its volume and keys. The repository object has no controller any more that would release it.
+async fn embedded(ui: &Ui, app: &App, namespace: &str) -> Result<usize> {
+    let mut gone = remove_part::<StatefulSet>(ui, &app.within(namespace), PART_STORE).await?;
+    gone += remove_part::<Service>(ui, &app.within(namespace), PART_STORE).await?;
+    gone += remove_part::<Secret>(ui, &app.within(namespace), PART_STORE).await?;
+    gone += remove_part::<PersistentVolumeClaim>(ui, &app.within(namespace), PART_STORE).await?;
+    let api = app.everywhere::<BackupRepo>();
+    if let Ok(Some(found)) = api.get_opt(store::REPO).await {
+        release(&api, &found).await?;
+        remove(ui, &api, "backuprepo", store::REPO).await?;
+        gone += 1;
+    }
+    Ok(gone)
+}
+
+/// Takes the finalizers off, as nobody is left to answer them.
+async fn release<K: ResourceExt + Clone + DeserializeOwned + std::fmt::Debug>(api: &Api<K>, object: &K) -> Result<()> {
+    if object.finalizers().is_empty() {
+        return Ok(());
+    }
+    let name = object.name_any();
+    let patch = json!({"metadata": {"finalizers": null}});
+    match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        other => other.map(|_| ()).doing(|| format!("{name} cannot be released")),
+    }
+}
+
+/// Every object of our kinds, with the way to reach it.
+async fn custom_objects(app: &App) -> Result<Vec<(ApiResource, DynamicObject)>> {
+    let mut all = Vec::new();
+    for crd in install::crds()? {
+        let definition: CustomResourceDefinition =
+            match app.everywhere::<CustomResourceDefinition>().get_opt(crd.name()).await {
+                Ok(Some(definition)) => definition,
+                _ => continue,
+            };
+        let resource = ApiResource {
+            group: definition.spec.group.clone(),
+            version: "v1alpha1".to_owned(),
+            api_version: format!("{}/v1alpha1", definition.spec.group),
+            kind: definition.spec.names.kind.clone(),
+            plural: definition.spec.names.plural.clone(),
+        };
+        let api: Api<DynamicObject> = Api::all_with(app.client.clone(), &resource);
+        let objects = list_all(&api, ListParams::default(), &resource.plural).await?;
+        all.extend(objects.into_iter().map(|object| (resource.clone(), object)));
+    }
+    Ok(all)
+}
+
+/// Releases the objects first: with the operator gone a finalizer would hold the definitions for ever, and no data in a
+/// repository may be erased just because its catalogue goes.
+async fn definitions(ui: &Ui, app: &App, objects: &[(ApiResource, DynamicObject)]) -> Result<usize> {
+    if app.operator().await?.is_some_and(|operator| operator.metadata.deletion_timestamp.is_none()) {
+        return Err(CliError::refused("the definitions stay", "the operator still runs and would erase data"));
+    }
+    for (resource, object) in objects {
+        let api: Api<DynamicObject> = match object.namespace() {
+            Some(namespace) => Api::namespaced_with(app.client.clone(), &namespace, resource),
+            None => Api::all_with(app.client.clone(), resource),
+        };
+        release(&api, object).await?;
+    }
+    let api = app.everywhere::<CustomResourceDefinition>();
+    let crds = install::crds()?;
+    for crd in &crds {
+        remove(ui, &api, "customresourcedefinition", crd.name()).await?;
+    }
+    Ok(crds.len())
+}

@@ -1,0 +1,268 @@
+//! What the state of an object means to somebody who waits for its end. Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kbbackup_api::{
+    names::{annotations, labels},
+    v1alpha1::{
+        ActionPhase, Backup, BackupPhase, BackupRepo, BackupRepoPhase, BackupType, Restore, RestoreActionPhase,
+        RestorePhase, RestoreStatusAction,
+    },
+};
+use kube::ResourceExt;
+
+use crate::{output::human, wait::Seen};
+
+/// How something ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Good,
+    /// With the reason from its status.
+    Bad(String),
+    /// It was deleted meanwhile.
+    Gone,
+}
+
+pub(crate) fn is_continuous(backup: &Backup) -> bool {
+    backup.labels().get(labels::BACKUP_TYPE).is_some_and(|value| value == BackupType::Continuous.as_str())
+}
+
+pub(crate) fn backup_phase(backup: &Backup) -> Option<BackupPhase> {
+    backup.status.as_ref().and_then(|status| status.phase)
+}
+
+/// A backup: `Completed` or `Failed`; a continuous one has arrived when it runs with a pod.
+pub(crate) fn backup(backup: Option<&Backup>) -> Seen<Ending> {
+    let Some(backup) = backup else { return Seen::End(Ending::Gone) };
+    match backup_phase(backup) {
+        Some(BackupPhase::Completed) => Seen::End(Ending::Good),
+        Some(BackupPhase::Failed) => Seen::End(Ending::Bad(backup_reason(backup))),
+        Some(BackupPhase::Deleting) => Seen::End(Ending::Gone),
+        Some(BackupPhase::Running) if is_continuous(backup) && has_pod(backup) => Seen::End(Ending::Good),
+        phase => Seen::Going(backup_line(backup, phase)),
+    }
+}
+
+fn has_pod(backup: &Backup) -> bool {
+    backup.status.iter().flat_map(|status| &status.actions).any(|action| action.available_replicas.unwrap_or(0) > 0)
+}
+
+fn backup_line(backup: &Backup, phase: Option<BackupPhase>) -> String {
+    let status = backup.status.as_ref();
+    let mut parts = vec![match phase {
+        None | Some(BackupPhase::New) => "waiting for the operator".to_owned(),
+        Some(_) => "running".to_owned(),
+    }];
+    let actions = || status.into_iter().flat_map(|status| &status.actions);
+    let now = actions().find(|action| action.phase == Some(ActionPhase::Running)).or_else(|| {
+        actions().find(|action| !matches!(action.phase, Some(ActionPhase::Completed | ActionPhase::Failed)))
+    });
+    if let Some(action) = now {
+        parts[0] = action.name.clone().unwrap_or_default();
+        if let Some(pod) = &action.target_pod_name {
+            parts[0] = format!("{} on {pod}", parts[0]);
+        }
+    }
+    parts.extend(bytes_done(backup.annotations().get(annotations::PROGRESS)));
+    parts.extend(
+        backup
+            .annotations()
+            .get(annotations::WAITING_FOR)
+            .filter(|text| !text.is_empty())
+            .map(|text| format!("waiting: {text}")),
+    );
+    format!("backup/{}: {}", backup.name_any(), parts.join(" · "))
+}
+
+/// The operator's figure of bytes; with a total also in percent.
+fn bytes_done(progress: Option<&String>) -> Option<String> {
+    let progress: serde_json::Value = serde_json::from_str(progress?).ok()?;
+    let bytes = progress["bytes"].as_u64()?;
+    let done = human::bytes(bytes);
+    match progress["total"].as_u64().filter(|total| *total > 0) {
+        Some(total) => Some(format!("{done} of {} ({}%)", human::bytes(total), (bytes * 100 / total).min(100))),
+        None => Some(done),
+    }
+}
+
+/// Why a backup failed: its own words, else those of its actions.
+pub(crate) fn backup_reason(backup: &Backup) -> String {
+    let Some(status) = &backup.status else { return String::new() };
+    let action = || {
+        let failed = status.actions.iter().find(|action| action.phase == Some(ActionPhase::Failed));
+        failed.and_then(|action| action.failure_reason.clone())
+    };
+    status.failure_reason.clone().filter(|reason| !reason.is_empty()).or_else(action).unwrap_or_default()
+}
+
+/// A restore: `Completed` or `Failed`.
+pub(crate) fn restore(restore: Option<&Restore>) -> Seen<Ending> {
+    let Some(restore) = restore else { return Seen::End(Ending::Gone) };
+    let status = restore.status.as_ref();
+    match status.and_then(|status| status.phase) {
+        Some(RestorePhase::Completed | RestorePhase::AsDataSource) => Seen::End(Ending::Good),
+        Some(RestorePhase::Failed) => Seen::End(Ending::Bad(restore_reason(restore))),
+        Some(RestorePhase::Running) => Seen::Going(restore_line(restore)),
+        None => Seen::Going(format!("restore/{}: waiting for the operator", restore.name_any())),
+    }
+}
+
+fn restore_line(restore: &Restore) -> String {
+    let actions = restore.status.as_ref().and_then(|status| status.actions.as_ref());
+    let stage = |name: &str, list: &[RestoreStatusAction]| {
+        let done = list.iter().filter(|action| action.status == RestoreActionPhase::Completed).count();
+        (!list.is_empty()).then(|| format!("{name} {done}/{}", list.len()))
+    };
+    let mut parts: Vec<String> = actions
+        .into_iter()
+        .flat_map(|actions| [stage("volumes", &actions.prepare_data), stage("post-ready", &actions.post_ready)])
+        .flatten()
+        .collect();
+    let conditions = restore.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    if let Some(condition) =
+        conditions.iter().find(|condition| condition.type_ == "WorkloadReady" && condition.status != "True")
+    {
+        parts.push(if condition.message.is_empty() {
+            "starting the workload".into()
+        } else {
+            condition.message.clone()
+        });
+    }
+    parts.extend(bytes_done(restore.annotations().get(annotations::PROGRESS)));
+    parts.extend(
+        restore
+            .annotations()
+            .get(annotations::WAITING_FOR)
+            .filter(|text| !text.is_empty())
+            .map(|text| format!("waiting: {text}")),
+    );
+    if parts.is_empty() {
+        parts.push("running".to_owned());
+    }
+    format!("restore/{}: {}", restore.name_any(), parts.join(" · "))
+}
+
+/// Why a restore failed: the conditions that say no, then the messages of failed actions.
+pub(crate) fn restore_reason(restore: &Restore) -> String {
+    let Some(status) = &restore.status else { return String::new() };
+    let actions = status.actions.iter().flat_map(|actions| actions.prepare_data.iter().chain(&actions.post_ready));
+    let failed = actions
+        .filter(|action| action.status == RestoreActionPhase::Failed)
+        .filter_map(|action| action.message.clone());
+    let mut reasons: Vec<String> =
+        bad(&status.conditions).map(|condition| condition.message.clone()).chain(failed).collect();
+    reasons.retain(|reason| !reason.is_empty());
+    reasons.dedup();
+    reasons.join("\n")
+}
+
+/// A repository: `Ready` or `Failed`, of the generation that is there.
+pub(crate) fn repo(repo: Option<&BackupRepo>) -> Seen<Ending> {
+    let Some(repo) = repo else { return Seen::End(Ending::Gone) };
+    let name = repo.name_any();
+    let Some(status) = &repo.status else { return Seen::Going(format!("backuprepo/{name}: waiting for the operator")) };
+    let current = status.observed_generation.is_none_or(|seen| Some(seen) >= repo.metadata.generation);
+    match status.phase {
+        Some(BackupRepoPhase::Ready) if current => Seen::End(Ending::Good),
+        Some(BackupRepoPhase::Failed) if current => Seen::End(Ending::Bad(repo_reason(repo))),
+        Some(BackupRepoPhase::Deleting) => Seen::End(Ending::Gone),
+        Some(BackupRepoPhase::PreChecking) => {
+            Seen::Going(format!("backuprepo/{name}: checking by writing and reading a file"))
+        }
+        _ => Seen::Going(format!("backuprepo/{name}: waiting for the operator")),
+    }
+}
+
+/// Why a repository is not ready.
+pub(crate) fn repo_reason(repo: &BackupRepo) -> String {
+    let conditions = repo.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    bad(conditions)
+        .map(|condition| {
+            if condition.message.is_empty() {
+                condition.reason.clone()
+            } else {
+                format!("{}: {}", condition.reason, condition.message)
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn bad(conditions: &[Condition]) -> impl Iterator<Item = &Condition> {
+    conditions.iter().filter(|condition| condition.status == "False")
+}
+
+/// What to change when a repository's check failed, for the usual causes.
+pub(crate) fn repo_advice(reason: &str) -> Option<&'static str> {
+    let reason = reason.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    if has(&["signaturedoesnotmatch", "invalidaccesskeyid", "accessdenied", "access denied", "403"]) {
+        Some("check the access key, the secret key and what they are allowed to do with the bucket")
+    } else if has(&["nosuchbucket", "no such bucket", "bucket does not exist", "404"]) {
+        Some("create the bucket, or correct its name")
+    } else if has(&["no such host", "name resolution", "dns", "failed to lookup", "could not resolve"]) {
+        Some("the endpoint's name cannot be resolved from inside the cluster; correct the endpoint")
+    } else if has(&["certificate", "tls", "x509"]) {
+        Some("the endpoint's certificate is not trusted; use http://, a trusted certificate, or --param insecure=true")
+    } else if has(&["permanentredirect", "301", "region"]) {
+        Some("the bucket lives in another region; correct the region")
+    } else if has(&["connection refused", "timed out", "timeout", "unreachable"]) {
+        Some("nothing answers at the endpoint; correct the endpoint, its port, or a network policy")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn backup_with(status: serde_json::Value, annotations: serde_json::Value) -> Backup {
+        serde_json::from_value(json!({
+            "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Backup",
+            "metadata": {"name": "one", "annotations": annotations},
+            "spec": {"backupPolicyName": "pg", "backupMethod": "full"}, "status": status
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_running_backup_says_what_it_does_and_how_far_it_is() {
+        let status = json!({"phase": "Running", "actions": [
+            {"name": "dp-prebackup-0", "phase": "Completed"},
+            {"name": "dp-backup-0", "phase": "Running", "targetPodName": "pg-0"}]});
+        let seen =
+            backup(Some(&backup_with(status, json!({annotations::PROGRESS: r#"{"bytes":1048576,"total":4194304}"#}))));
+        let Seen::Going(line) = seen else { panic!("{seen:?}") };
+        assert_eq!(line, "backup/one: dp-backup-0 on pg-0 · 1.0 MiB of 4.0 MiB (25%)");
+    }
+
+    #[test]
+    fn the_reason_of_a_failed_action_is_the_reason() {
+        let status = json!({"phase": "Failed", "actions": [{"name": "dp-backup-0", "phase": "Failed", "failureReason": "no space"}]});
+        let Seen::End(ending) = backup(Some(&backup_with(status, json!({})))) else { panic!() };
+        assert_eq!(ending, Ending::Bad("no space".into()));
+    }
+
+    #[test]
+    fn an_old_ready_does_not_count_for_a_new_generation() {
+        let repo = |seen: i64| -> BackupRepo {
+            serde_json::from_value(json!({
+                "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "BackupRepo",
+                "metadata": {"name": "main", "generation": 2},
+                "spec": {"storageProviderRef": "s3", "pvReclaimPolicy": "Retain"},
+                "status": {"phase": "Ready", "observedGeneration": seen}
+            }))
+            .unwrap()
+        };
+        assert!(matches!(super::repo(Some(&repo(1))), Seen::Going(_)));
+        assert!(matches!(super::repo(Some(&repo(2))), Seen::End(Ending::Good)));
+    }
+
+    #[test]
+    fn usual_causes_have_advice() {
+        assert!(repo_advice("PreCheckFailed: SignatureDoesNotMatch").unwrap().contains("secret key"));
+        assert!(repo_advice("dns error: no such host").unwrap().contains("resolved"));
+        assert_eq!(repo_advice("the moon is full"), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! The only place that prints. Results go to standard output, everything else to standard error.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::{
+    io::{IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use crate::{args::Color, error::CliError};
+
+/// Where to write, and how.
+#[derive(Debug)]
+pub(crate) struct Ui {
+    color: bool,
+    /// Standard error is a terminal: a line may be rewritten.
+    live: bool,
+    /// Questions may be asked.
+    pub may_ask: bool,
+    /// A rewritten line stands on the terminal and has to be cleared first.
+    dirty: AtomicBool,
+}
+
+/// A mark in front of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mark {
+    Good,
+    Warn,
+    Bad,
+}
+
+impl Mark {
+    fn sign(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Good => ("✓", "32"),
+            Self::Warn => ("!", "33"),
+            Self::Bad => ("✗", "31"),
+        }
+    }
+}
+
+impl Ui {
+    pub(crate) fn new(color: Color, no_input: bool) -> Self {
+        let err = std::io::stderr().is_terminal();
+        let color = match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                err && std::io::stdout().is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
+        };
+        let ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
+        let may_ask = !no_input && !ci && err && std::io::stdin().is_terminal();
+        Self { color, live: err, may_ask, dirty: AtomicBool::new(false) }
+    }
+
+    /// Text for scripts and pipes: what the command is about.
+    pub(crate) fn result(&self, text: &str) {
+        self.clear();
+        let mut out = std::io::stdout().lock();
+        let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        // A reader that went away (`| head`) is no error.
+        let _ = write!(out, "{text}{newline}").and_then(|()| out.flush());
+    }
+
+    /// One line of somebody else's log.
+    pub(crate) fn log_line(&self, line: &str) {
+        self.result(line);
+    }
+
+    /// A line about what is going on.
+    pub(crate) fn say(&self, text: &str) {
+        self.clear();
+        eprintln!("{text}");
+    }
+
+    /// A line that deserves attention.
+    pub(crate) fn warn(&self, text: &str) {
+        self.clear();
+        eprintln!("{}: {text}", self.paint("33", "warning"));
+    }
+
+    /// A command to try next; nothing stands behind it, so that it can be copied.
+    pub(crate) fn hint(&self, text: &str) {
+        self.clear();
+        eprintln!("{}: {text}", self.paint("36", "hint"));
+    }
+
+    pub(crate) fn error(&self, error: &CliError) {
+        self.clear();
+        eprintln!("{}: {error}", self.paint("31", "error"));
+        for hint in &error.hints {
+            self.hint(hint);
+        }
+    }
+
+    /// A line of progress. On a terminal it replaces the previous one.
+    pub(crate) fn progress(&self, text: &str) {
+        if self.live {
+            let width = terminal_width();
+            let shown: String = text.chars().take(width.saturating_sub(1)).collect();
+            eprint!("\r\x1b[2K{shown}");
+            let _ = std::io::stderr().flush();
+            self.dirty.store(true, Ordering::Relaxed);
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    /// A line of progress that is not worth one in a log.
+    pub(crate) fn progress_if_live(&self, text: &str) {
+        if self.live {
+            self.progress(text);
+        }
+    }
+
+    /// Whether a line of progress can be rewritten.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// `✓ text`, `! text` or `✗ text`, in colour where there is one.
+    pub(crate) fn marked(&self, mark: Mark, text: &str) -> String {
+        let (sign, color) = mark.sign();
+        format!("{} {text}", self.paint(color, sign))
+    }
+
+    pub(crate) fn bold(&self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Ends a rewritten line.
+    pub(crate) fn clear(&self) {
+        if self.dirty.swap(false, Ordering::Relaxed) {
+            eprint!("\r\x1b[2K");
+        }
+    }
+}
+
+fn terminal_width() -> usize {
+    dialoguer::console::Term::stderr().size_checked().map_or(120, |(_, columns)| usize::from(columns))
+}
