@@ -14,6 +14,7 @@ pub mod lease;
 pub mod metrics;
 pub mod policy;
 pub mod provider;
+pub mod rbac;
 pub mod repo;
 pub mod run;
 pub mod settings;

@@ -254,3 +254,159 @@ pub(super) fn phase(conditions: &[Condition], going: bool) -> BackupRepoPhase {
         _ => BackupRepoPhase::Failed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use k8s_openapi::ByteString;
+    use k8s_openapi::api::core::v1::SecretReference;
+    use kbbackup_api::conditions::ConditionStatus::{False, True, Unknown};
+    use rstest::rstest;
+
+    use super::*;
+
+    fn spec(value: Value) -> BackupRepoSpec {
+        let mut spec = json!({ "storageProviderRef": "p", "pvReclaimPolicy": "Retain", "accessMethod": "Tool" });
+        spec.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+        serde_json::from_value(spec).unwrap()
+    }
+
+    fn sort(value: Value) -> StorageProvider {
+        StorageProvider { spec: serde_json::from_value(value).unwrap(), ..StorageProvider::default() }
+    }
+
+    fn reason_of(spec: &BackupRepoSpec, found: Option<&StorageProvider>) -> Option<BackupRepoReason> {
+        provider(spec, found).err().map(|finding| finding.reason)
+    }
+
+    #[test]
+    fn a_provider_must_offer_the_access_method() {
+        let (tool, mount) = (spec(json!({})), spec(json!({ "accessMethod": "Mount" })));
+        assert_eq!(reason_of(&tool, None), Some(BackupRepoReason::StorageProviderNotFound));
+        let only_tool = sort(json!({ "datasafedConfigTemplate": "[storage]" }));
+        assert_eq!(reason_of(&tool, Some(&only_tool)), None);
+        assert_eq!(reason_of(&mount, Some(&only_tool)), Some(BackupRepoReason::InvalidStorageProvider));
+        let only_mount = sort(json!({ "persistentVolumeClaimTemplate": "spec: {}" }));
+        assert_eq!(reason_of(&tool, Some(&only_mount)), Some(BackupRepoReason::InvalidStorageProvider));
+    }
+
+    #[test]
+    fn a_mount_needs_the_csi_driver_and_the_tool_does_not() {
+        let mut both = sort(json!({ "datasafedConfigTemplate": "[storage]", "storageClassTemplate": "provisioner: x" }));
+        let mount = spec(json!({ "accessMethod": "Mount" }));
+        assert_eq!(reason_of(&mount, Some(&both)), Some(BackupRepoReason::StorageProviderNotReady));
+        let installed = |status: ConditionStatus| {
+            serde_json::from_value(json!({ "conditions": [{ "type": "CSIDriverInstalled", "status": status, "reason": "r",
+                "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z" }] }))
+            .unwrap()
+        };
+        both.status = Some(installed(Unknown));
+        assert_eq!(reason_of(&mount, Some(&both)), Some(BackupRepoReason::StorageProviderNotReady));
+        assert_eq!(reason_of(&spec(json!({})), Some(&both)), None);
+        both.status = Some(installed(True));
+        assert_eq!(reason_of(&mount, Some(&both)), None);
+    }
+
+    #[test]
+    fn later_sources_of_parameters_win() {
+        let schema = json!({ "properties": { "a": { "default": "1" }, "b": { "default": 512 }, "c": { "default": false },
+            "d": { "type": "string" } }, "required": ["a", "d"] });
+        let offered = sort(json!({ "parametersSchema": { "openAPIV3Schema": schema } })).spec;
+        let wanted = spec(json!({ "config": { "b": "config", "c": "config" }, "credential": { "name": "s", "namespace": "n" } }));
+        let missing = parameters(&wanted, &offered, None).unwrap_err();
+        assert_eq!(missing.reason, BackupRepoReason::CredentialSecretNotFound);
+        let secret =
+            Secret { data: Some([("c".to_owned(), ByteString(b"secret".to_vec()))].into()), ..Secret::default() };
+        let all = parameters(&wanted, &offered, Some(&secret)).unwrap();
+        let wanted = [("a", "1"), ("b", "config"), ("c", "secret")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(all, BTreeMap::from(wanted));
+        assert_eq!(not_given(&offered, &all), ["d"]);
+    }
+
+    /// `printf 'bucket=b;region=r;SCPVCCSITOOL' | md5sum`
+    #[test]
+    fn the_digest_is_that_of_the_contract() {
+        let offered = sort(json!({ "storageClassTemplate": "SC", "persistentVolumeClaimTemplate": "PVC",
+            "csiDriverSecretTemplate": "CSI", "datasafedConfigTemplate": "TOOL" }))
+        .spec;
+        let parameters = [("region", "r"), ("bucket", "b")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(digest(&offered, &parameters.into()), "b7087b8e95f75120e3a8928daf85a56f");
+    }
+
+    #[rstest]
+    #[case::all_well(&[True, True, True, True, True], BackupRepoPhase::Ready)]
+    #[case::under_way(&[True, True, True, True, Unknown], BackupRepoPhase::PreChecking)]
+    #[case::check_failed(&[True, True, True, True, False], BackupRepoPhase::Failed)]
+    #[case::never_checked(&[True, True, True, True], BackupRepoPhase::Failed)]
+    #[case::a_step_before_failed(&[True, False, True, True, True], BackupRepoPhase::Failed)]
+    #[case::nothing_known(&[], BackupRepoPhase::Failed)]
+    fn behaviour_1_3_phases(#[case] states: &[ConditionStatus], #[case] wanted: BackupRepoPhase) {
+        let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH);
+        let conditions: Vec<_> = BackupRepoCondition::ALL
+            .iter()
+            .zip(states)
+            .map(|(type_, status)| {
+                conditions::new(*type_, *status, BackupRepoReason::UnknownError, "", None, now.clone())
+            })
+            .collect();
+        assert_eq!(phase(&conditions, false), wanted);
+        assert_eq!(phase(&conditions, true), BackupRepoPhase::Deleting);
+    }
+
+    #[test]
+    fn a_fault_of_a_template_does_not_tell_secrets() {
+        let offered = sort(json!({ "csiDriverSecretTemplate": "- {{ .Parameters.key }}" })).spec;
+        let parameters = BTreeMap::from([("key".to_owned(), "hunter2".to_owned())]);
+        let made = rendered(&spec(json!({})), &BackupRepoStatus::default(), &offered, &parameters).unwrap();
+        let finding = made.storage.unwrap_err();
+        assert_eq!(finding.reason, BackupRepoReason::PrepareCsiSecretFailed);
+        assert!(!finding.message.contains("hunter2"), "{finding}");
+    }
+
+    /// Every template that we ship, with as few and with as many parameters as it takes. The same text comes from Go's
+    /// text/template with Sprig.
+    #[rstest]
+    fn shipped_providers_render(
+        #[files("../../deploy/providers/*.yaml")] file: std::path::PathBuf,
+    ) {
+        let shipped: StorageProvider = serde_norway::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let schema = shipped.spec.parameters_schema.as_ref().unwrap();
+        let declared = schema.open_api_v3_schema.as_ref().unwrap();
+        let properties = declared["properties"].as_object().unwrap();
+        let required: Vec<&str> = declared.get("required").and_then(Value::as_array).map_or(vec![], |names| {
+            names.iter().filter_map(Value::as_str).collect()
+        });
+        assert!(schema.credential_fields.iter().all(|name| properties.contains_key(name)));
+        let status = BackupRepoStatus {
+            generated_csi_driver_secret: Some(SecretReference {
+                name: Some("secret-r".into()),
+                namespace: Some("kb".into()),
+            }),
+            generated_storage_class_name: Some("sc-r".into()),
+            ..BackupRepoStatus::default()
+        };
+        let mut out = String::new();
+        for (title, all) in [("few", false), ("many", true)] {
+            let given = |name: &str| all || required.contains(&name);
+            let value = |name: &str| match properties[name]["type"].as_str() {
+                Some("integer") => "7".to_owned(),
+                Some("boolean") => "true".to_owned(),
+                _ if name == "region" => "cn-north-1".to_owned(),
+                _ => format!("my {name}: \"x\""),
+            };
+            let config: BTreeMap<_, _> =
+                properties.keys().filter(|name| given(name)).map(|name| (name.clone(), value(name))).collect();
+            let wanted = spec(json!({ "config": config, "accessMethod": "Mount" }));
+            let parameters = parameters(&wanted, &shipped.spec, None).unwrap();
+            assert_eq!(not_given(&shipped.spec, &parameters), Vec::<String>::new());
+            let made = rendered(&wanted, &status, &shipped.spec, &parameters).unwrap();
+            writeln!(out, "=== {title}\n{}", made.tool_config.as_deref().unwrap_or("no tool config")).unwrap();
+            let (secret, class) = made.storage.unwrap();
+            writeln!(out, "--- {}", serde_json::to_string(&secret).unwrap()).unwrap();
+            writeln!(out, "--- {}", serde_json::to_string(&class).unwrap()).unwrap();
+            writeln!(out, "--- {}", serde_json::to_string(&made.claim.unwrap()).unwrap()).unwrap();
+        }
+        insta::assert_snapshot!(format!("provider_{}", shipped.metadata.name.unwrap()), out);
+    }
+}

@@ -156,8 +156,8 @@ pub(super) fn call(name: &str, args: &[Value]) -> Outcome {
         "hasKey" => want(2).map(|()| json!(args[0].get(arg(1)).is_some())),
         "keys" => Ok(json!(args.iter().filter_map(Value::as_object).flat_map(Map::keys).collect::<Vec<_>>())),
         "values" => Ok(json!(args.iter().filter_map(Value::as_object).flat_map(Map::values).collect::<Vec<_>>())),
-        "toJson" | "mustToJson" => want(1).map(|()| json!(args[0].to_string())),
-        "toPrettyJson" => want(1).map(|()| json!(format!("{:#}", args[0]))),
+        "toJson" | "mustToJson" => want(1).map(|()| json!(for_html(&args[0].to_string()))),
+        "toPrettyJson" => want(1).map(|()| json!(for_html(&format!("{:#}", args[0])))),
         "fromJson" => {
             want(1).and_then(|()| serde_json::from_str(&arg(0)).map_err(|error| format!("fromJson: {error}")))
         }
@@ -346,6 +346,15 @@ fn quoted(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+/// Go's JSON is safe to stand in HTML; the digest of a rendered text must not depend on who rendered it.
+fn for_html(json: &str) -> String {
+    json.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
+        .replace('\u{2028}', "\\u2028")
+        .replace('\u{2029}', "\\u2029")
 }
 
 fn url_query(text: &str) -> String {

@@ -93,6 +93,7 @@ mod tests {
     #[case::has_prefix(r#"{{ hasPrefix "cn-" "cn-north-1" }}"#, "true")]
     #[case::to_json("{{ .m | toJson }}", r#"{"k":"v"}"#)]
     #[case::to_json_of_text(r"{{ .m.k | toJson }}", r#""v""#)]
+    #[case::to_json_is_safe_in_html(r#"{{ "<&>" | toJson }}"#, r#""\u003c\u0026\u003e""#)]
     #[case::quote(r#"{{ quote "a" 1 }}{{ squote "b" }}"#, r#""a" "1"'b'"#)]
     #[case::base64(r#"{{ "pass" | b64enc }}{{ "cGFzcw==" | b64dec }}"#, "cGFzcw==pass")]
     #[case::ternary(r#"{{ ternary "a" "b" true }}{{ false | ternary "a" "b" }}"#, "ab")]
