@@ -272,7 +272,7 @@ users:
     #[test]
     fn an_unknown_context_names_those_there_are() {
         let globals = Globals { context: Some("b".into()), ..Globals::default() };
-        let error = overlay(Kubeconfig::from_yaml(FILE).unwrap(), &globals).unwrap_err();
+        let error = overlay(Kubeconfig::from_yaml(FILE).unwrap(), &globals).err().unwrap();
         assert_eq!(error.to_string(), "context b does not exist — the kubeconfig has a");
         assert_eq!(error.exit, Exit::Usage);
     }

@@ -71,6 +71,6 @@ mod tests {
             parameters: vec![("checkpoint".into(), "spread".into())],
             ..Wish::default()
         };
-        insta::assert_yaml_snapshot!(backup(&wish), @r"");
+        insta::assert_yaml_snapshot!(backup(&wish));
     }
 }

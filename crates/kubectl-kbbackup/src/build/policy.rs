@@ -270,7 +270,7 @@ mod tests {
         )
         .unwrap();
         assert!(planned.secrets.is_empty());
-        insta::assert_yaml_snapshot!(planned.policy, @r"");
+        insta::assert_yaml_snapshot!(planned.policy);
     }
 
     #[test]

@@ -252,7 +252,7 @@ mod tests {
         ]);
         let (secret, repo) = repo(&provider(), &wish).unwrap();
         assert!(!serde_json::to_string(&repo).unwrap().contains("SK"));
-        insta::assert_yaml_snapshot!(repo, @r"");
+        insta::assert_yaml_snapshot!(repo);
         assert_eq!(secret.unwrap().string_data.unwrap().keys().collect::<Vec<_>>(), ["accessKeyId", "secretAccessKey"]);
     }
 

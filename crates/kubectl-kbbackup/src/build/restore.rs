@@ -290,7 +290,7 @@ mod tests {
         let recorded = Recorded::of(&backup).unwrap();
         let restore = restore(&backup, recorded.as_ref(), &wish()).unwrap();
         assert_eq!(claim_names(&restore), ["data-copy-0"]);
-        insta::assert_yaml_snapshot!(restore, @r"");
+        insta::assert_yaml_snapshot!(restore);
     }
 
     #[test]

@@ -244,7 +244,7 @@ mod tests {
         }))
         .unwrap();
         let now = "2026-01-02T04:04:05Z".parse().unwrap();
-        insta::assert_snapshot!(describe(&backup, &[], &["1h ago Warning Failed".to_owned()], now), @r"");
+        insta::assert_snapshot!(describe(&backup, &[], &["1h ago Warning Failed".to_owned()], now));
         assert_eq!(next(&backup, " -n demo")[0], "kubectl kbbackup logs one -n demo");
     }
 }

@@ -239,12 +239,12 @@ mod tests {
 
     #[test]
     fn the_table_for_people() {
-        insta::assert_snapshot!(table(&[backup()], false, false, now()), @r"");
+        insta::assert_snapshot!(table(&[backup()], false, false, now()));
     }
 
     #[test]
     fn the_wide_table() {
-        insta::assert_snapshot!(table(&[backup()], false, true, now()), @r"");
+        insta::assert_snapshot!(table(&[backup()], false, true, now()));
     }
 
     #[test]

@@ -284,6 +284,6 @@ mod tests {
         assert!(any[0].protected);
         let day = judge(&[], &backups, &[], Some(Duration::from_secs(86_400)), now);
         assert!(!day[0].protected);
-        insta::assert_snapshot!(table(&day, true, false, now), @r"");
+        insta::assert_snapshot!(table(&day, true, false, now));
     }
 }

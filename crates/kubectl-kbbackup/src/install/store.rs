@@ -14,6 +14,7 @@ pub(crate) const REPO: &str = "embedded";
 /// Its bucket.
 const BUCKET: &str = "backups";
 const PORT: i32 = 9000;
+const HEALTH: i32 = 9001;
 /// The account that runs the store; it owns its volume.
 const USER: i64 = 65_532;
 
@@ -66,20 +67,24 @@ pub(crate) fn store(settings: &Settings, wish: &Wish, keys: &Keys) -> Vec<Manife
         "apiVersion": "v1", "kind": "Service", "metadata": metadata,
         "spec": {"selector": selector, "ports": [{"name": "s3", "port": PORT, "targetPort": "s3"}]}
     });
-    let key = |name: &str, key: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": STORE, "key": key}}});
     let mut container = json!({
         "name": "store",
         "image": settings.mover_image.as_deref().unwrap_or(MOVER_IMAGE),
-        "command": ["/datasafed", "serve", "--root", "/data", "--listen", format!("0.0.0.0:{PORT}")],
-        "env": [key("AWS_ACCESS_KEY_ID", "accessKeyId"), key("AWS_SECRET_ACCESS_KEY", "secretAccessKey")],
-        "ports": [{"name": "s3", "containerPort": PORT}],
-        "readinessProbe": {"tcpSocket": {"port": "s3"}, "periodSeconds": 2},
-        "livenessProbe": {"tcpSocket": {"port": "s3"}, "periodSeconds": 20, "failureThreshold": 6},
+        // Keys come by files: neither arguments nor the environment of a process show them.
+        "command": [
+            "/datasafed", "serve", "--root", "/data", "--listen", format!("0.0.0.0:{PORT}"), "--health", format!("0.0.0.0:{HEALTH}"),
+            "--bucket", BUCKET, "--credentials", "/credentials"
+        ],
+        "ports": [{"name": "s3", "containerPort": PORT}, {"name": "health", "containerPort": HEALTH}],
+        "readinessProbe": {"httpGet": {"port": "health", "path": "/healthz"}, "periodSeconds": 2},
+        "livenessProbe": {"httpGet": {"port": "health", "path": "/healthz"}, "periodSeconds": 20, "failureThreshold": 6},
         "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}
         },
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}]
+        "volumeMounts": [
+            {"name": "data", "mountPath": "/data"}, {"name": "credentials", "mountPath": "/credentials", "readOnly": true}
+        ]
     });
     if let Some(policy) = &settings.pull_policy {
         container["imagePullPolicy"] = json!(policy);
@@ -105,7 +110,8 @@ pub(crate) fn store(settings: &Settings, wish: &Wish, keys: &Keys) -> Vec<Manife
                         "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
                         "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}
                     },
-                    "containers": [container]
+                    "containers": [container],
+                    "volumes": [{"name": "credentials", "secret": {"secretName": STORE, "defaultMode": 0o440}}]
                 }
             },
             "volumeClaimTemplates": [{"metadata": {"name": "data", "labels": object_labels()}, "spec": claim}]

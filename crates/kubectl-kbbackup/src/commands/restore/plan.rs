@@ -160,7 +160,7 @@ mod tests {
         let restore = restore::restore(&backup, recorded.as_ref(), &wish).unwrap();
         let ui = Ui::new(Color::Never, true);
         let now = "2026-01-02T06:04:05Z".parse().unwrap();
-        insta::assert_snapshot!(text(&ui, &backup, recorded.as_ref(), &wish, &restore, now), @r"");
+        insta::assert_snapshot!(text(&ui, &backup, recorded.as_ref(), &wish, &restore, now));
     }
 
     #[test]
