@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::Value;
 
 use super::cache::{self, Key};
 use super::paths::State;
-use super::{Cluster, NODE, go, paths, sh};
+use super::{Cluster, DNS_IP, NODE, go, paths, sh};
 
 const DRIVER: &str = "btrfs.csi.kbbackup.io";
 const CRDS: &str = "github.com/kubernetes-csi/external-snapshotter/client/v8";
@@ -59,7 +60,17 @@ pub(crate) fn missing(cluster: &Cluster) -> Result<String> {
     let mut get = cluster.kubectl();
     get.args(["--namespace=kube-system", "get", "--ignore-not-found", "--output=json"]).args(wanted);
     let found: Value = serde_json::from_str(&sh::output(&mut get)?)?;
-    Ok(lacking(&found))
+    let mut lacking = lacking(&found);
+    // After a crash the objects still tell of better times, so the two that everything needs are asked themselves.
+    let health = format!("--raw=/api/v1/nodes/{NODE}/proxy/healthz");
+    if lacking.is_empty() && sh::output(cluster.kubectl().args(["get", &health])).is_err() {
+        "the kubelet does not answer".clone_into(&mut lacking);
+    }
+    let dns = std::net::SocketAddr::new(DNS_IP.parse()?, 53);
+    if lacking.is_empty() && std::net::TcpStream::connect_timeout(&dns, Duration::from_secs(1)).is_err() {
+        lacking = format!("DNS does not answer at {DNS_IP}");
+    }
+    Ok(lacking)
 }
 
 fn lacking(found: &Value) -> String {

@@ -197,10 +197,12 @@ pub(crate) fn down() -> Result<()> {
         }
         process::end_strays(&state, &cache::root()?.join("bin"))
     })?;
-    ui::step("network, mounts, state", || {
-        host::unmount_all(&state)?;
+    ui::step("mounts", || host::unmount_all(&state))?;
+    ui::step("network", || {
         host::bridge_down()?;
-        host::firewall_down()?;
+        host::firewall_down()
+    })?;
+    ui::step("state", || {
         host::sweep(&state);
         host::restore_sysctls(&state)?;
         fs::remove_dir_all(state.root()).with_context(|| format!("cannot delete {}", state.root().display()))
@@ -209,17 +211,13 @@ pub(crate) fn down() -> Result<()> {
     Ok(())
 }
 
-/// Asks containerd to end all containers, so that it removes its own leftovers. What it does not manage is done without it.
+/// Asks containerd to end all containers, so that it removes its own leftovers. A container goes with its pod's sandbox
+/// and may be gone when its turn comes, so errors say nothing; what is really left is ended without containerd.
 fn remove_containers(state: &State) {
     let list = sh::output(ctr(state).args(["--namespace=k8s.io", "tasks", "list", "--quiet"])).unwrap_or_default();
     let tasks: Vec<&str> = list.split_whitespace().collect();
-    if tasks.is_empty() {
-        return;
-    }
-    let mut delete = ctr(state);
-    delete.args(["--namespace=k8s.io", "tasks", "delete", "--force"]).args(tasks);
-    if let Err(error) = sh::output(&mut delete) {
-        ui::note(format!("containerd: {error:#}"));
+    if !tasks.is_empty() {
+        let _ = sh::output(ctr(state).args(["--namespace=k8s.io", "tasks", "delete", "--force"]).args(tasks));
     }
 }
 
