@@ -2,19 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::Job;
 use kbbackup_api::names::FINALIZER;
 use kbbackup_api::v1alpha1::{Backup, BackupStatus};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::runtime::events::EventType;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
-use super::error::{Doing as _, Error, LONG, Refusal};
-use super::observe::is_ours;
-use crate::context::Context;
-use crate::error::{is_conflict, is_not_found};
 use crate::status;
+use crate::worker::error::{Doing as _, Error};
 
 /// Who owns what we write.
 pub const MANAGER: &str = "kbbackup/backup";
@@ -67,65 +62,4 @@ pub async fn metadata(
 pub async fn publish(client: &Client, backup: Backup, new: &BackupStatus) -> Result<Backup, Error> {
     let written = status::publish(&api(client, &backup), &backup, backup.status.as_ref(), new).await;
     Ok(written.doing(|| "writing the backup's status".to_owned())?.unwrap_or(backup))
-}
-
-/// Creates a Job, or makes sure that the one of this name is ours.
-pub async fn create(ctx: &Context, backup: &Backup, job: &Job) -> Result<(), Error> {
-    let (name, namespace) = (job.name_any(), job.namespace().unwrap_or_default());
-    let api = Api::<Job>::namespaced(ctx.client.clone(), &namespace);
-    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-    match api.create(&params, job).await {
-        Ok(_) => {
-            ctx.event(backup, EventType::Normal, "CreatingJob", format!("created job {namespace}/{name}")).await;
-            Ok(())
-        }
-        Err(error) if is_conflict(&error) => {
-            let found = api.get_opt(&name).await.doing(|| format!("reading job {namespace}/{name}"))?;
-            match found {
-                Some(found) if !is_ours(&found, backup) => Err(Refusal::fatal(format!(
-                    "a job {namespace}/{name} exists that is not this backup's; delete it and take the backup again"
-                ))
-                .into()),
-                // It is ours, or it is gone again: the next look tells.
-                _ => Ok(()),
-            }
-        }
-        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => {
-            Err(Refusal::fatal(format!("the API server refuses job {name}: {}", status.message)).into())
-        }
-        Err(kube::Error::Api(status)) if status.code == 403 => {
-            Err(Refusal::not_yet(LONG, format!("the API server forbids job {name}: {}", status.message)).into())
-        }
-        Err(error) => Err(error).doing(|| format!("creating job {namespace}/{name}")),
-    }
-}
-
-/// Deletes a Job and its pods in the background. A finalizer of the reference's controller would keep it for ever.
-pub async fn delete_job(client: &Client, job: &Job) -> Result<(), Error> {
-    let (name, namespace) = (job.name_any(), job.namespace().unwrap_or_default());
-    let api = Api::<Job>::namespaced(client.clone(), &namespace);
-    if job.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-        let others: Vec<_> = job.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-        let patch = json!({ "metadata": { "finalizers": others } });
-        match api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Err(error) if !is_not_found(&error) => {
-                return Err(error).doing(|| format!("releasing job {namespace}/{name}"));
-            }
-            _ => {}
-        }
-    }
-    if job.metadata.deletion_timestamp.is_some() {
-        return Ok(());
-    }
-    let params = DeleteParams {
-        preconditions: Some(Preconditions { uid: job.uid(), resource_version: None }),
-        ..DeleteParams::background()
-    };
-    match api.delete(&name, &params).await {
-        // Gone, or another one of that name by now.
-        Err(error) if !is_not_found(&error) && !is_conflict(&error) => {
-            Err(error).doing(|| format!("deleting job {namespace}/{name}"))
-        }
-        _ => Ok(()),
-    }
 }

@@ -9,10 +9,10 @@ use kbbackup_api::v1alpha1::{ActionSetSpec, Backup, BackupStatus, BackupStatusTa
 use kbbackup_core::{contract, layout, names};
 use kube::{Resource as _, ResourceExt as _};
 
-use super::error::Refusal;
 use super::observe::Ingredients;
 use super::plan::{self, Kind, Planned};
 use crate::settings::Settings;
+use crate::worker::error::Refusal;
 use crate::worker::job::{self, Shell};
 use crate::worker::pod::{self as worker_pod, Account};
 use crate::worker::{RepoAccess, env, exec};

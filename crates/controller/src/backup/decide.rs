@@ -15,11 +15,11 @@ use kbbackup_core::retention::{RetentionError, RetentionPeriod};
 use kbbackup_core::{gotime, layout, names};
 use kube::ResourceExt as _;
 
-use super::error::Refusal;
 use super::observe::{Graph, SeenAction};
 use super::plan::{self, Kind};
 use super::workload;
 use crate::settings::Settings;
+use crate::worker::error::Refusal;
 use crate::worker::{Outcome, outcome};
 
 /// Layout version of a stored backup.

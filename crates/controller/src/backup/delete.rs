@@ -17,12 +17,12 @@ use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
-use super::error::{Doing as _, Error, Refusal};
 use super::{apply, build, observe, plan};
 use crate::context::Context;
 use crate::error::{Classified as _, is_not_found};
 use crate::status;
-use crate::worker::{Outcome, RepoAccess, account, logs, read, select};
+use crate::worker::error::{Doing as _, Error, Refusal};
+use crate::worker::{self, Outcome, RepoAccess, account, logs, read, select};
 
 /// How long to wait for what a watch will tell.
 const SLOWLY: Duration = Duration::from_secs(60);
@@ -110,7 +110,7 @@ pub fn reading(backup: &Backup, restores: &[&Restore]) -> Option<String> {
 async fn remove(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result<Step, Error> {
     delete_children(ctx, backup).await?;
     for job in jobs(ctx, backup) {
-        apply::delete_job(&ctx.client, &job).await?;
+        worker::apply::delete_job(&ctx.client, &job).await?;
     }
     if backup.spec.deletion_policy == DeletionPolicy::Retain {
         let path = status.path.as_deref().unwrap_or("nothing");
@@ -248,7 +248,7 @@ async fn carry_out(ctx: &Context, backup: &Backup, job: &Job) -> Result<Step, Er
     let namespace = job.namespace().unwrap_or_default();
     let key = ObjectRef::new(&job.name_any()).within(&namespace);
     let Some(found) = ctx.stores.jobs.get(&key) else {
-        return match apply::create(ctx, backup, job).await {
+        return match super::create(ctx, backup, job).await {
             Ok(()) => Ok(Step::Wait(backup.status.as_ref().and_then(|status| status.deletion_failure_reason.clone()))),
             Err(Error::Refused(refusal)) => Ok(Step::Again(refusal.to_string(), SLOWLY)),
             Err(error) => Err(error),
@@ -288,7 +288,7 @@ async fn carry_out(ctx: &Context, backup: &Backup, job: &Job) -> Result<Step, Er
             match left(asked_at, failed_at, ctx.now()) {
                 Some(wait) => Ok(Step::Again(told, wait)),
                 None => {
-                    apply::delete_job(&ctx.client, &found).await?;
+                    worker::apply::delete_job(&ctx.client, &found).await?;
                     Ok(Step::Again(told, SLOWLY))
                 }
             }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::batch::v1::Job;
+use kbbackup_api::events::EventReason;
 use kbbackup_api::names::{annotations, labels};
 use kbbackup_api::v1alpha1::{Backup, BackupPhase, BackupRepo, BackupStatus};
 use kube::core::ObjectMeta;
@@ -15,16 +17,17 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Resource as _, ResourceExt as _};
 
 use self::decide::Next;
-use self::error::{Doing as _, Error, Refusal};
 use self::expire::Verdict;
 use crate::context::{Context, readable};
 use crate::watch::Guarded;
+use crate::worker;
+use crate::worker::error::{Doing as _, Error, LONG, Refusal};
 
 pub mod apply;
 pub mod build;
 pub mod decide;
 pub mod delete;
-pub mod error;
+
 pub mod expire;
 pub mod link;
 pub mod observe;
@@ -88,7 +91,7 @@ async fn begin(ctx: &Context, backup: &Backup) -> Result<Action, Error> {
         let backup = apply::metadata(&ctx.client, backup.clone(), &begin.labels, &notes, true).await?;
         let namespace = backup.namespace().unwrap_or_default();
         let why = format!("waiting for the access to BackupRepo {} in namespace {namespace}", graph.repo.name_any());
-        return refuse(ctx, backup, Refusal::not_yet(error::LONG, why)).await;
+        return refuse(ctx, backup, Refusal::not_yet(LONG, why)).await;
     };
     let backup = apply::publish(&ctx.client, backup, &begin.status).await?;
     advance(ctx, backup).await
@@ -117,7 +120,7 @@ async fn advance(ctx: &Context, backup: Backup) -> Result<Action, Error> {
             }
             for index in redo {
                 if let Some(job) = job_of(ctx, &step.status, index) {
-                    apply::delete_job(&ctx.client, &job).await?;
+                    worker::apply::delete_job(&ctx.client, &job).await?;
                 }
             }
             apply::publish(&ctx.client, backup, &step.status).await?;
@@ -181,12 +184,17 @@ async fn start_jobs(
     let site = build::Site { backup, status, ingredients: &ingredients, settings: &ctx.settings };
     for index in start {
         let job = site.job(status.actions[*index].name.as_deref().unwrap_or_default(), attempts)?;
-        apply::create(ctx, backup, &job).await?;
+        create(ctx, backup, &job).await?;
     }
     Ok(())
 }
 
-fn job_of(ctx: &Context, status: &BackupStatus, index: usize) -> Option<Arc<k8s_openapi::api::batch::v1::Job>> {
+async fn create(ctx: &Context, backup: &Backup, job: &Job) -> Result<(), Error> {
+    let is_ours = |found: &Job| observe::is_ours(found, backup);
+    worker::apply::create(ctx, backup, job, apply::MANAGER, EventReason::CreatingJob.as_str(), is_ours).await
+}
+
+fn job_of(ctx: &Context, status: &BackupStatus, index: usize) -> Option<Arc<Job>> {
     let reference = status.actions[index].object_ref.as_ref()?;
     ctx.stores.jobs.get(&ObjectRef::new(reference.name.as_deref()?).within(reference.namespace.as_deref()?))
 }
@@ -262,7 +270,7 @@ async fn fail(
 async fn rest(ctx: &Context, backup: &Backup, completed: bool) -> Result<Action, Error> {
     if completed {
         for job in delete::jobs(ctx, backup).iter().filter(|job| job.metadata.deletion_timestamp.is_none()) {
-            apply::delete_job(&ctx.client, job).await?;
+            worker::apply::delete_job(&ctx.client, job).await?;
         }
     }
     let namespace = backup.namespace();
@@ -285,7 +293,7 @@ async fn rest(ctx: &Context, backup: &Backup, completed: bool) -> Result<Action,
     let name = &backup.spec.backup_policy_name;
     let policy = if due {
         let api = Api::namespaced(ctx.client.clone(), namespace.as_deref().unwrap_or_default());
-        crate::worker::read::find(&ctx.stores.policies, &api, name, namespace.as_deref())
+        worker::read::find(&ctx.stores.policies, &api, name, namespace.as_deref())
             .await
             .doing(|| format!("reading BackupPolicy {name}"))?
     } else {

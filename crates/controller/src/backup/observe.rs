@@ -17,9 +17,9 @@ use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
-use super::error::{A_WHILE, Doing as _, Error, LONG, Refusal, SOON};
 use super::{link, plan, workload};
 use crate::context::Context;
+use crate::worker::error::{A_WHILE, Doing as _, Error, LONG, Refusal, SOON};
 use crate::worker::repo::Way;
 use crate::worker::select::{self, SelectError};
 use crate::worker::{Outcome, RepoAccess, account, logs, read};

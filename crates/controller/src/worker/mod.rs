@@ -1,10 +1,12 @@
 //! What all our worker pods have in common: how they reach the repository, who they are, where they may run, and how
 //! their end is read.
 //!
-//! Everything but [`account`], [`logs`] and [`read`] is pure: plain values in, plain objects out.
+//! Everything but [`account`], [`apply`], [`logs`] and [`read`] is pure: plain values in, plain objects out.
 
 pub mod account;
+pub mod apply;
 pub mod env;
+pub mod error;
 pub mod exec;
 pub mod job;
 pub mod logs;

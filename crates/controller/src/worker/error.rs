@@ -1,10 +1,10 @@
-//! What can go wrong with a backup, and whether waiting helps.
+//! What can go wrong with a backup or a restore, and whether waiting helps.
 
 use std::time::Duration;
 
 use crate::error::{Class, Classified, Unreadable, is_conflict};
 
-/// Why a backup cannot go on.
+/// Why a backup or restore cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Waiting does not help.
@@ -20,7 +20,7 @@ pub enum Refusal {
     },
 }
 
-/// Objects that are created together with a Backup may arrive after it.
+/// Objects that are created together with a backup or restore may arrive after it.
 pub const SOON: Duration = Duration::from_secs(10);
 /// Pods that are being created or moved.
 pub const A_WHILE: Duration = Duration::from_secs(60);
@@ -50,13 +50,13 @@ impl Refusal {
     }
 }
 
-/// An error of the Backup controller.
+/// An error of the controllers of backups and restores.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The object does not fit its type.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
-    /// The backup cannot go on; the driver decides what that means.
+    /// It cannot go on; the driver decides what that means.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The API server said no, or nothing.
