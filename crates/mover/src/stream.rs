@@ -152,7 +152,7 @@ fn feed(mut input: Input, transform: Transform, outlet: Link) -> Result<()> {
         chain = Box::new(Encrypt::new(chain, encryption));
     }
     if let Some(compression) = transform.compression {
-        chain = compression.encode(chain).map_err(broken)?;
+        chain = compression.encode(chain);
     }
     let mut buffer = BytesMut::new();
     loop {

@@ -1,5 +1,7 @@
 //! A backup's life: written by pods, reported, sealed, verified, read under its seal, deleted. On files and on S3.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
+
 mod common;
 
 use std::fs;

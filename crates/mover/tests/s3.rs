@@ -1,5 +1,7 @@
 //! The mover against its own S3 endpoint, as a process, over TCP.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
+
 mod common;
 
 use common::{Endpoint, pseudo_random};

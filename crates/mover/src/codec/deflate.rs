@@ -3,9 +3,9 @@
 use std::io::{self, BufReader, Read, Write};
 
 use flate2::Compression;
-use flate2::write::{DeflateEncoder, GzEncoder};
+use flate2::write::DeflateEncoder;
 
-use super::{Checked, Effort, Link, Stage, damaged};
+use super::{Checked, Effort, Link, Stage, damaged, pgzip};
 
 /// What a decoder asks of its input at once.
 const READ: usize = 256 << 10;
@@ -18,32 +18,16 @@ fn level(effort: Effort) -> Compression {
     }
 }
 
+/// One gzip member, compressed by several threads.
 pub(super) fn gzip(next: Link, effort: Effort) -> Link {
-    Box::new(Gzip(GzEncoder::new(next, level(effort))))
+    Box::new(pgzip::Encoder::new(next, level(effort)))
 }
 
 pub(super) fn raw(next: Link, effort: Effort) -> Link {
     Box::new(Raw(DeflateEncoder::new(next, level(effort))))
 }
 
-struct Gzip(GzEncoder<Link>);
 struct Raw(DeflateEncoder<Link>);
-
-impl Write for Gzip {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Stage for Gzip {
-    fn finish(self: Box<Self>) -> io::Result<()> {
-        self.0.finish()?.finish()
-    }
-}
 
 impl Write for Raw {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -2,6 +2,9 @@
 
 pub(crate) mod crypt;
 mod deflate;
+mod lz4;
+mod pgzip;
+mod s2;
 mod zstandard;
 
 use std::io::{self, Read, Write};
@@ -93,12 +96,13 @@ impl Compression {
     }
 
     /// Puts an encoder in front of a link.
-    pub(crate) fn encode(self, next: Link) -> io::Result<Link> {
+    pub(crate) fn encode(self, next: Link) -> Link {
         match self.family {
-            Family::Zstd => Ok(Box::new(zstandard::Encoder::new(next, self.effort))),
-            Family::Gzip => Ok(deflate::gzip(next, self.effort)),
-            Family::Deflate => Ok(deflate::raw(next, self.effort)),
-            Family::Lz4 | Family::S2 => Err(io::Error::other("this compression is not available yet")),
+            Family::Zstd => Box::new(zstandard::Encoder::new(next, self.effort)),
+            Family::Gzip => deflate::gzip(next, self.effort),
+            Family::Deflate => deflate::raw(next, self.effort),
+            Family::Lz4 => Box::new(lz4::Encoder::new(next)),
+            Family::S2 => Box::new(s2::Encoder::new(next)),
         }
     }
 
@@ -108,7 +112,8 @@ impl Compression {
             Family::Zstd => zstandard::decoder(input),
             Family::Gzip => Ok(deflate::read_gzip(input)),
             Family::Deflate => Ok(deflate::read_raw(input)),
-            Family::Lz4 | Family::S2 => Err(io::Error::other("this compression is not available yet")),
+            Family::Lz4 => Ok(Box::new(Checked::new(lz4::Decoder::new(input)))),
+            Family::S2 => Ok(Box::new(Checked::new(s2::Decoder::new(input)))),
         }
     }
 }
@@ -160,6 +165,7 @@ impl<R: Read> Read for Checked<R> {
             io::ErrorKind::Interrupted => error,
             io::ErrorKind::UnexpectedEof => damaged("unexpected EOF"),
             _ if error.get_ref().is_some_and(|inner| inner.is::<crate::error::Error>()) => error,
+            _ if error.to_string().starts_with("decompression error: ") => error,
             _ => damaged(error),
         })
     }
