@@ -58,10 +58,11 @@ impl Repo {
         if is_hidden(key) {
             return Ok(Found::Missing);
         }
-        if self.encryption.is_some() && !key.is_empty() {
-            if let Found::File(entry) = self.store.lookup(&self.stored_key(key)).await? {
-                return Ok(Found::File(entry));
-            }
+        if self.encryption.is_some()
+            && !key.is_empty()
+            && let Found::File(entry) = self.store.lookup(&self.stored_key(key)).await?
+        {
+            return Ok(Found::File(entry));
         }
         self.store.lookup(key).await
     }

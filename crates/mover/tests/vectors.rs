@@ -222,7 +222,7 @@ impl Case<'_> {
             (serde_json::from_slice::<Value>(&found), serde_json::from_slice::<Value>(&expected))
             && right.is_array()
         {
-            let lines = found.iter().filter(|byte| **byte == b'\n').count();
+            let lines = as_text(&found).lines().count();
             return (left != right || lines != 1).then(|| format!("JSON {left}, expected {right}"));
         }
         if vector["stdout_lines_unordered"] == true {

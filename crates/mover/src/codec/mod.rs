@@ -164,7 +164,7 @@ impl<R: Read> Read for Checked<R> {
         self.inner.read(buffer).map_err(|error| match error.kind() {
             io::ErrorKind::Interrupted => error,
             io::ErrorKind::UnexpectedEof => damaged("unexpected EOF"),
-            _ if error.get_ref().is_some_and(|inner| inner.is::<crate::error::Error>()) => error,
+            _ if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<crate::error::Error>) => error,
             _ if error.to_string().starts_with("decompression error: ") => error,
             _ => damaged(error),
         })

@@ -47,17 +47,17 @@ impl Context {
     pub(crate) fn repo(&self) -> Result<Repo> {
         Repo::open(self.conf())
     }
+}
 
-    /// Prints a result.
-    ///
-    /// # Errors
-    /// When standard output is full or closed.
-    pub(crate) fn print(&self, text: &str) -> Result<()> {
-        let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(|error| Error::file("write", Path::new("/dev/stdout"), &error))
-    }
+/// Prints a result.
+///
+/// # Errors
+/// When standard output is full or closed.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::file("write", Path::new("/dev/stdout"), &error))
 }
 
 macro_rules! command {
@@ -93,12 +93,12 @@ const COMMANDS: &[Command] = &[
 /// Whatever the command says; the text goes behind `Error: `.
 pub(crate) async fn run(name: Option<String>, args: Vec<String>) -> Result<()> {
     let Some(name) = name else {
-        let args = parse(args, &[])?;
-        return Context { args }.print(&usage());
+        parse(args, &[])?;
+        return print(&usage());
     };
     if name == "help" {
         let topic = args.iter().find_map(|word| COMMANDS.iter().find(|command| command.name == word));
-        return Context { args: Parsed::default() }.print(&topic.map_or_else(usage, help));
+        return print(&topic.map_or_else(usage, help));
     }
     let command = COMMANDS
         .iter()
@@ -106,7 +106,7 @@ pub(crate) async fn run(name: Option<String>, args: Vec<String>) -> Result<()> {
         .ok_or_else(|| Error::other(format!("unknown command {name:?} for \"datasafed\"")))?;
     let args = parse(args, command.flags)?;
     if args.is_set("help") {
-        return Context { args }.print(&help(command));
+        return print(&help(command));
     }
     (command.run)(Context { args }).await
 }
@@ -131,13 +131,12 @@ fn help(command: &Command) -> String {
 }
 
 fn flags(flags: &[Flag]) -> String {
-    flags
-        .iter()
-        .map(|flag| {
-            let short = flag.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
-            format!("  {short}--{:26} {}\n", flag.long, flag.help)
-        })
-        .collect()
+    let mut text = String::new();
+    for flag in flags {
+        let short = flag.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
+        text += &format!("  {short}--{:26} {}\n", flag.long, flag.help);
+    }
+    text
 }
 
 async fn getconf(context: Context) -> Result<()> {
@@ -146,7 +145,7 @@ async fn getconf(context: Context) -> Result<()> {
     let (section, key) =
         item.split_once('.').ok_or_else(|| Error::other(format!("invalid config item name {item:?}")))?;
     let value = repo.ini.get(section, key).ok_or_else(|| Error::other(format!("config item {item:?} not found")))?;
-    context.print(&format!("{value}\n"))
+    print(&format!("{value}\n"))
 }
 
 async fn version(context: Context) -> Result<()> {
@@ -164,5 +163,5 @@ async fn version(context: Context) -> Result<()> {
             text += &format!("  {name}: {value}\n");
         }
     }
-    context.print(&text)
+    print(&text)
 }

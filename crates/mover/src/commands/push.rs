@@ -70,7 +70,7 @@ pub(super) async fn store(
             _ => {}
         }
     }
-    let sink = repo.store.create(&key).await?;
+    let sink = repo.store.create(&key)?;
     let transform = Transform { compression, encryption: repo.encryption.clone() };
     let written = stream::push(input, transform, sink, &mut stop).await?;
     if let Some(recorder) = &repo.recorder

@@ -76,7 +76,7 @@ impl Task<'_> {
         let (mut merged, others) = self.notes(context).await?;
         let object = self.store_documents(context, &mut merged).await?;
         self.reconcile(&mut merged, &others).await?;
-        self.repo.store.sweep(&self.key)?;
+        self.repo.store.sweep(&self.key).await?;
 
         let manifest = lines(merged.entries.values())?;
         let digest = blake3::hash(&manifest).to_hex().to_string();
@@ -191,7 +191,7 @@ impl Task<'_> {
         let key = self.repo.stored_key(key);
         let path = below(&key, &self.key)
             .ok_or_else(|| Error::other(format!("--data-path: /{key} does not lie below {}", self.backup)))?;
-        let sink = self.repo.store.create(&key).await?;
+        let sink = self.repo.store.create(&key)?;
         let transform = Transform { compression: None, encryption: self.repo.encryption.clone() };
         let written = stream::push(
             Input { name: path.to_owned(), reader: Box::new(Cursor::new(bytes)) },

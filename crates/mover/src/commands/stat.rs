@@ -1,6 +1,6 @@
 //! `stat`: size and number of what lies below a path.
 
-use super::Context;
+use super::{Context, print};
 use crate::args::{Flag, Takes, flag};
 use crate::error::{Cause, Error, Result};
 use crate::repo::Repo;
@@ -31,7 +31,7 @@ pub(super) async fn run(context: Context) -> Result<()> {
     };
     let entries = totals.dirs + totals.files;
     let Totals { size, dirs, files } = totals;
-    context.print(&if context.args.is_set("json") {
+    print(&if context.args.is_set("json") {
         format!("{{\"dirs\":{dirs},\"entries\":{entries},\"files\":{files},\"total_size\":{size}}}\n")
     } else {
         format!("TotalSize: {size}\nEntries: {entries}\nDirs: {dirs}\nFiles: {files}\n")

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Context;
+use super::{Context, print};
 use crate::error::{Cause, Error, Result};
 use crate::rpath::{absolute_key, below, join};
 use crate::storage::{Depth, Entry, is_hidden};
@@ -37,7 +37,7 @@ pub(super) async fn run(context: Context) -> Result<()> {
     let mut wrong = 0u64;
     let mut say = |what: &str, path: &str, why: &str| {
         wrong += 1;
-        context.print(&format!("{what} {}{why}\n", join(&key, path)))
+        print(&format!("{what} {}{why}\n", join(&key, path)))
     };
     let (objects, bytes) = (sealed.seal.objects, sealed.seal.bytes);
     for entry in entries {
@@ -62,5 +62,5 @@ pub(super) async fn run(context: Context) -> Result<()> {
     if wrong > 0 {
         return Err(Error::new(Cause::Damaged, format!("{backup}: {wrong} object(s) are not as they were sealed")));
     }
-    context.print(&format!("{backup}: {objects} objects, {bytes} bytes, all as sealed (seal {})\n", sealed.digest))
+    print(&format!("{backup}: {objects} objects, {bytes} bytes, all as sealed (seal {})\n", sealed.digest))
 }

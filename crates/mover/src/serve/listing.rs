@@ -54,7 +54,7 @@ fn walk(dir: &Path, key: &str, query: &Query<'_>, page: &mut Page) -> ControlFlo
     for name in names {
         let full = format!("{key}{name}");
         let is_dir = name.ends_with('/');
-        if !full.starts_with(query.prefix) && !(is_dir && query.prefix.starts_with(&full)) {
+        if !(full.starts_with(query.prefix) || is_dir && query.prefix.starts_with(&full)) {
             continue;
         }
         // Everything below sorts before the start of this page.

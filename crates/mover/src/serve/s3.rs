@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+// The operations alone need more than a hundred of its names.
+#[allow(clippy::wildcard_imports)]
 use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -27,6 +29,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> S3Result<T> + Send +
     tokio::task::spawn_blocking(work).await.map_err(|error| s3_error!(InternalError, "{error}"))?
 }
 
+// Every operation ends with this, and the trait wants a result.
+#[allow(clippy::unnecessary_wraps)]
 fn ok<T>(output: T) -> S3Result<S3Response<T>> {
     Ok(S3Response::new(output))
 }
@@ -115,7 +119,7 @@ impl Endpoint {
     }
 }
 
-fn contents(objects: Vec<(String, std::fs::Metadata)>) -> Option<Vec<Object>> {
+fn contents(objects: Vec<(String, std::fs::Metadata)>) -> Vec<Object> {
     let objects = objects.into_iter().map(|(key, meta)| Object {
         key: Some(key),
         size: Some(meta.len() as i64),
@@ -124,11 +128,11 @@ fn contents(objects: Vec<(String, std::fs::Metadata)>) -> Option<Vec<Object>> {
         storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
         ..Default::default()
     });
-    Some(objects.collect())
+    objects.collect()
 }
 
-fn prefixes(prefixes: Vec<String>) -> Option<Vec<CommonPrefix>> {
-    Some(prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(prefix) }).collect())
+fn prefixes(prefixes: Vec<String>) -> Vec<CommonPrefix> {
+    prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(prefix) }).collect()
 }
 
 #[async_trait::async_trait]
@@ -283,8 +287,8 @@ impl S3 for Endpoint {
             encoding_type: input.encoding_type,
             is_truncated: Some(page.next.is_some()),
             next_marker: page.next,
-            contents: contents(page.objects),
-            common_prefixes: prefixes(page.prefixes),
+            contents: Some(contents(page.objects)),
+            common_prefixes: Some(prefixes(page.prefixes)),
             ..Default::default()
         })
     }
@@ -312,8 +316,8 @@ impl S3 for Endpoint {
             key_count: Some((page.objects.len() + page.prefixes.len()) as i32),
             is_truncated: Some(page.next.is_some()),
             next_continuation_token: page.next.as_deref().map(to_hex),
-            contents: contents(page.objects),
-            common_prefixes: prefixes(page.prefixes),
+            contents: Some(contents(page.objects)),
+            common_prefixes: Some(prefixes(page.prefixes)),
             ..Default::default()
         })
     }
@@ -501,7 +505,7 @@ fn to_hex(text: &str) -> String {
 fn from_hex(hex: &str) -> Option<String> {
     let digits: Vec<u8> =
         hex.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     String::from_utf8(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()).ok()

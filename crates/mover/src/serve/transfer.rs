@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use md5::{Digest, Md5};
 use s3s::checksum::ChecksumHasher;
+use s3s::crypto::{Crc32, Crc32c, Crc64Nvme, Sha1, Sha256};
 use s3s::dto::StreamingBlob;
 use s3s::{S3Result, TrailingHeaders, s3_error};
 use tokio::sync::mpsc;
@@ -40,26 +41,26 @@ impl Announced {
         };
         let mut hasher = ChecksumHasher::default();
         if wants(&self.crc32, "CRC32") {
-            hasher.crc32 = Some(Default::default());
+            hasher.crc32 = Some(Crc32::default());
         }
         if wants(&self.crc32c, "CRC32C") {
-            hasher.crc32c = Some(Default::default());
+            hasher.crc32c = Some(Crc32c::default());
         }
         if wants(&self.crc64nvme, "CRC64NVME") {
-            hasher.crc64nvme = Some(Default::default());
+            hasher.crc64nvme = Some(Crc64Nvme::default());
         }
         if wants(&self.sha1, "SHA1") {
-            hasher.sha1 = Some(Default::default());
+            hasher.sha1 = Some(Sha1::default());
         }
         if wants(&self.sha256, "SHA256") {
-            hasher.sha256 = Some(Default::default());
+            hasher.sha256 = Some(Sha256::default());
         }
         hasher
     }
 
     /// A digest from the head of the request, or from its tail.
-    fn digest(&self, head: &Option<String>, tail: &str) -> Option<String> {
-        head.clone().or_else(|| {
+    fn digest(&self, head: Option<&String>, tail: &str) -> Option<String> {
+        head.cloned().or_else(|| {
             self.tail.as_ref()?.read(|headers| Some(headers.get(tail)?.to_str().ok()?.to_owned())).flatten()
         })
     }
@@ -122,7 +123,7 @@ pub(super) async fn receive(
         (found.checksum_sha1, &announced.sha1, "x-amz-checksum-sha1"),
         (found.checksum_sha256, &announced.sha256, "x-amz-checksum-sha256"),
     ] {
-        if let (Some(found), Some(announced)) = (found, announced.digest(head, tail))
+        if let (Some(found), Some(announced)) = (found, announced.digest(head.as_ref(), tail))
             && found != announced
         {
             return Err(s3_error!(BadDigest, "{tail} does not match"));

@@ -155,7 +155,7 @@ impl Local {
             Err(error) => return Err(Error::file("open", &path, &error)),
         };
         let dir = path.parent().unwrap_or(&self.root).to_owned();
-        self.make_dirs(&dir)?;
+        make_dirs(&dir)?;
         let (file, temporary) = new_temporary(&dir).map_err(|error| Error::file("open", &path, &error))?;
         let writer = Writer { file, path, temporary, dir, began: SystemTime::now() };
         if let Some(old) = old
@@ -166,27 +166,6 @@ impl Local {
             return Err(error);
         }
         Ok(writer)
-    }
-
-    /// Makes missing directories durable: each new one is written into its parent.
-    fn make_dirs(&self, dir: &Path) -> Result<()> {
-        match fs::metadata(dir) {
-            Ok(meta) if meta.is_dir() => return Ok(()),
-            Ok(_) => return Err(Error::new(Cause::NotDirectory, format!("mkdir {}: not a directory", dir.display()))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
-            Err(error) => return Err(Error::file("mkdir", dir, &error)),
-        }
-        if let Some(parent) = dir.parent() {
-            self.make_dirs(parent)?;
-            match fs::create_dir(dir) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(Error::file("mkdir", dir, &error));
-                }
-                _ => sync_dir(parent),
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn put_new(&self, key: &str, bytes: &[u8]) -> Result<bool> {
@@ -252,7 +231,7 @@ impl Local {
     }
 
     pub(super) fn mkdir(&self, key: &str) -> Result<()> {
-        self.make_dirs(&self.path(key))
+        make_dirs(&self.path(key))
     }
 
     pub(super) fn rmdir(&self, key: &str) -> Result<()> {
@@ -289,6 +268,27 @@ impl Local {
         }
         Ok(())
     }
+}
+
+/// Makes missing directories durable: each new one is written into its parent.
+fn make_dirs(dir: &Path) -> Result<()> {
+    match fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() => return Ok(()),
+        Ok(_) => return Err(Error::new(Cause::NotDirectory, format!("mkdir {}: not a directory", dir.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+        Err(error) => return Err(Error::file("mkdir", dir, &error)),
+    }
+    if let Some(parent) = dir.parent() {
+        make_dirs(parent)?;
+        match fs::create_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::file("mkdir", dir, &error));
+            }
+            _ => sync_dir(parent),
+        }
+    }
+    Ok(())
 }
 
 /// Removes unfinished files of dead writers from one directory. Returns whether there were any.

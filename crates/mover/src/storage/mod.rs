@@ -7,6 +7,7 @@ mod http;
 mod local;
 mod remote;
 mod s3;
+mod upload;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -117,10 +118,10 @@ impl Store {
     ///
     /// # Errors
     /// When the back end refuses.
-    pub(crate) async fn create(&self, key: &str) -> Result<Sink> {
+    pub(crate) fn create(&self, key: &str) -> Result<Sink> {
         match self {
             Self::Local(local) => local.create(key).map(|file| Sink::Local(Box::new(file))),
-            Self::Remote(remote) => remote.create(key).await.map(|upload| Sink::Remote(Box::new(upload))),
+            Self::Remote(remote) => Ok(Sink::Remote(Box::new(remote.create(key)))),
         }
     }
 
@@ -129,7 +130,7 @@ impl Store {
     /// # Errors
     /// When the back end refuses.
     pub(crate) async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
-        let mut sink = self.create(key).await?;
+        let mut sink = self.create(key)?;
         match sink.write(bytes).await {
             Ok(()) => sink.commit().await,
             Err(error) => {
@@ -215,10 +216,10 @@ impl Store {
     ///
     /// # Errors
     /// When the back end refuses.
-    pub(crate) fn sweep(&self, key: &str) -> Result<()> {
+    pub(crate) async fn sweep(&self, key: &str) -> Result<()> {
         match self {
             Self::Local(local) => local.sweep(key),
-            Self::Remote(_) => Ok(()),
+            Self::Remote(remote) => remote.sweep(key).await,
         }
     }
 }
@@ -245,7 +246,7 @@ impl Source {
 /// An object being written.
 pub(crate) enum Sink {
     Local(Box<local::Writer>),
-    Remote(Box<remote::Upload>),
+    Remote(Box<upload::Upload>),
 }
 
 impl Sink {

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use opendal::layers::{RetryLayer, TimeoutLayer};
-use opendal::{Buffer, ErrorKind, FuturesBytesStream, Lister, Operator, Writer};
+use opendal::{ErrorKind, FuturesBytesStream, Lister, Operator};
 
-use super::{Depth, Entry, Found, Visit};
+use super::upload::{Limits, Upload};
+use super::{Depth, Entry, Found, TEMPORARY, Visit};
 use crate::error::{Cause, Error, Result};
 
 /// How a listing is handed on: entries per block.
@@ -17,28 +18,6 @@ const PAGE: usize = 1000;
 /// What one ranged read fetches, and how many are under way.
 const READ_CHUNK: usize = 4 << 20;
 const READ_AHEAD: usize = 3;
-
-/// What uploads of one kind of store may look like.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Size of the first parts; later ones grow, see [`Limits::part`].
-    first_part: usize,
-    /// Parts under way at once, beside the one being filled.
-    parallel: usize,
-    /// Most parts an object may have.
-    parts: usize,
-}
-
-impl Limits {
-    pub(super) const S3: Self = Self { first_part: 8 << 20, parallel: 3, parts: 10_000 };
-
-    /// Size of the part with this number, from 0. Parts double each thousand, so that the last of 10,000 ends
-    /// beyond 5 TiB, the most an object may have, while objects of usual size need little memory.
-    fn part(self, number: usize) -> usize {
-        let doublings = number / (self.parts / 10);
-        self.first_part << doublings.min(8)
-    }
-}
 
 /// An object store.
 pub(crate) struct Remote {
@@ -177,17 +156,8 @@ impl Remote {
         Ok(Download { stream, left: size })
     }
 
-    pub(super) async fn create(&self, key: &str) -> Result<Upload> {
-        Ok(Upload {
-            quick: self.quick.clone(),
-            patient: self.patient.clone(),
-            key: key.to_owned(),
-            limits: self.limits,
-            writer: None,
-            part: Vec::new(),
-            filled: 0,
-            number: 0,
-        })
+    pub(super) fn create(&self, key: &str) -> Upload {
+        Upload::new(self.quick.clone(), self.patient.clone(), key, self.limits)
     }
 
     pub(super) async fn put_new(&self, key: &str, bytes: Bytes) -> Result<bool> {
@@ -210,6 +180,18 @@ impl Remote {
 
     pub(super) async fn remove(&self, key: &str) -> Result<()> {
         self.quick.delete(key).await.map_err(|error| failure(&error))
+    }
+
+    /// Removes the segments of uploads that died. Only called when nobody writes there any more.
+    pub(super) async fn sweep(&self, key: &str) -> Result<()> {
+        let mut lister = self.lister(key, true).await?;
+        while let Some(item) = lister.next().await {
+            let item = item.map_err(|error| failure(&error))?;
+            if item.path().split('/').any(|name| name.starts_with(TEMPORARY)) {
+                self.quick.delete(item.path()).await.map_err(|error| failure(&error))?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn remove_all(&self, key: &str) -> Result<()> {
@@ -271,80 +253,6 @@ impl Download {
     }
 }
 
-/// An object being written: nothing is visible before the commit, because parts only become an object then.
-pub(crate) struct Upload {
-    quick: Operator,
-    patient: Operator,
-    key: String,
-    limits: Limits,
-    writer: Option<Writer>,
-    part: Vec<Bytes>,
-    filled: usize,
-    number: usize,
-}
-
-impl Upload {
-    pub(super) async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
-        while !bytes.is_empty() {
-            let room = self.limits.part(self.number) - self.filled;
-            let piece = bytes.split_to(room.min(bytes.len()));
-            self.filled += piece.len();
-            self.part.push(piece);
-            if self.filled == self.limits.part(self.number) {
-                self.flush().await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends the filled part; it stays in memory until the server has it, so that it can be sent again.
-    async fn flush(&mut self) -> Result<()> {
-        if self.number >= self.limits.parts {
-            return Err(Error::other("the object has reached the largest size this store can hold"));
-        }
-        if self.writer.is_none() {
-            // A dead endpoint is named quickly, before the patient writer starts.
-            match self.quick.stat(&self.key).await {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failure(&error)),
-                _ => {}
-            }
-            let writer = self.patient.writer_with(&self.key).concurrent(self.limits.parallel);
-            self.writer = Some(writer.await.map_err(|error| failure(&error))?);
-        }
-        let part = Buffer::from(std::mem::take(&mut self.part));
-        self.filled = 0;
-        self.number += 1;
-        if let Some(writer) = &mut self.writer {
-            writer.write(part).await.map_err(|error| failure(&error))?;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn commit(mut self) -> Result<()> {
-        if self.writer.is_none() {
-            let whole = Buffer::from(std::mem::take(&mut self.part));
-            return self.quick.write(&self.key, whole).await.map(drop).map_err(|error| failure(&error));
-        }
-        let flushed = if self.filled > 0 { self.flush().await } else { Ok(()) };
-        let Some(mut writer) = self.writer.take() else { return flushed };
-        let closed = match flushed {
-            Ok(()) => writer.close().await.map(drop).map_err(|error| failure(&error)),
-            Err(error) => Err(error),
-        };
-        if closed.is_err() {
-            let _ = writer.abort().await;
-        }
-        closed
-    }
-
-    pub(super) async fn abort(mut self) {
-        if let Some(writer) = &mut self.writer {
-            // Short, because whoever stops us will not wait for long.
-            let _ = tokio::time::timeout(Duration::from_secs(10), writer.abort()).await;
-        }
-    }
-}
-
 /// Names the cause of a store's refusal.
 pub(super) fn failure(error: &opendal::Error) -> Error {
     let text = error.to_string();
@@ -401,18 +309,4 @@ fn chain(error: &opendal::Error) -> String {
         source = inner.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ten_thousand_parts_reach_five_tebibytes() {
-        let limits = Limits::S3;
-        let total: u64 = (0..limits.parts).map(|number| limits.part(number) as u64).sum();
-        assert!(total >= 5 << 40, "{total}");
-        assert!((0..limits.parts).all(|number| limits.part(number) <= 5 << 30));
-        assert_eq!(limits.part(999), 8 << 20);
-    }
 }

@@ -4,7 +4,8 @@ use opendal::Operator;
 use opendal::services::S3;
 
 use super::http;
-use super::remote::{Limits, Remote};
+use super::remote::Remote;
+use super::upload::Limits;
 use crate::config::value::Options;
 use crate::error::{Error, Result};
 

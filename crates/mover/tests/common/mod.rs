@@ -202,7 +202,8 @@ pub(crate) struct Client<'a> {
 
 impl Client<'_> {
     pub(crate) fn mover(&self, args: &[&str]) -> Run {
-        let lines: String = self.conf.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let lines: Vec<String> = self.conf.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        let lines = lines.join("\n");
         let path = self.endpoint.dir.path().join(format!("{:x}.conf", blake3::hash(lines.as_bytes()).as_bytes()[0]));
         std::fs::write(&path, format!("[storage]\n{lines}")).unwrap();
         let mut all = vec!["-c", path.to_str().unwrap()];

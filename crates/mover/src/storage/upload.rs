@@ -1,0 +1,367 @@
+//! Objects on their way into a store: in parts, each sent again from its buffer, and nothing visible before the last.
+//!
+//! A store allows some thousand parts per object, and 5 TiB in 10,000 parts would be parts of half a gigabyte, each held in
+//! memory. So the first parts go straight into the object, and what follows is collected in segments: objects of their own,
+//! hidden, which the store then copies into the object without moving their bytes through here. A store that cannot copy
+//! gets growing parts instead.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use opendal::{Buffer, ErrorKind, Operator, Writer};
+
+use super::TEMPORARY;
+use super::remote::failure;
+use crate::error::{Error, Result};
+use crate::output;
+use crate::rpath::{join, split};
+
+/// What uploads to one kind of store may look like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Size of a part.
+    pub(super) part: usize,
+    /// Parts under way at once.
+    pub(super) parallel: usize,
+    /// Most parts an object may have.
+    pub(super) parts: usize,
+    /// Parts that go straight into the object.
+    pub(super) direct: usize,
+    /// Parts of a segment.
+    pub(super) segment: usize,
+    /// Largest piece of a segment that is copied at once.
+    pub(super) copy: u64,
+}
+
+impl Limits {
+    /// 39 GiB go straight into the object; segments have 78 GiB, copied in 40 pieces: the 5,000 parts that are left reach
+    /// far beyond the 5 TiB that an object may have.
+    pub(super) const S3: Self =
+        Self { part: 8 << 20, parallel: 3, parts: 10_000, direct: 5000, segment: 10_000, copy: 2 << 30 };
+
+    /// Size of the part with this number, from 0, where segments cannot be had.
+    fn growing(self, number: usize) -> usize {
+        let behind = number.saturating_sub(self.direct);
+        let step = ((self.parts - self.direct) / 8).max(1);
+        self.part << if number < self.direct { 0 } else { (behind / step + 1).min(8) }
+    }
+}
+
+/// Where parts go.
+enum Route {
+    /// Into the object.
+    Direct,
+    /// Into segments.
+    Segments(Option<Segment>),
+    /// Into the object, growing.
+    Growing,
+}
+
+struct Segment {
+    key: String,
+    writer: Writer,
+    parts: usize,
+    size: u64,
+}
+
+/// An object being written.
+pub(crate) struct Upload {
+    quick: Operator,
+    patient: Operator,
+    key: String,
+    limits: Limits,
+    writer: Option<Writer>,
+    /// Parts of the object so far.
+    number: usize,
+    route: Route,
+    /// Keys of the segments so far; they are removed at the end.
+    segments: Vec<String>,
+    part: Vec<Bytes>,
+    filled: usize,
+}
+
+impl Upload {
+    pub(super) fn new(quick: Operator, patient: Operator, key: &str, limits: Limits) -> Self {
+        Self {
+            quick,
+            patient,
+            key: key.to_owned(),
+            limits,
+            writer: None,
+            number: 0,
+            route: Route::Direct,
+            segments: Vec::new(),
+            part: Vec::new(),
+            filled: 0,
+        }
+    }
+
+    fn part_size(&self) -> usize {
+        match self.route {
+            Route::Growing => self.limits.growing(self.number),
+            _ => self.limits.part,
+        }
+    }
+
+    pub(super) async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        while !bytes.is_empty() {
+            let piece = bytes.split_to((self.part_size() - self.filled).min(bytes.len()));
+            self.filled += piece.len();
+            self.part.push(piece);
+            if self.filled == self.part_size() {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the filled part; it stays in memory until the server has it, so that it can be sent again.
+    async fn flush(&mut self) -> Result<()> {
+        if self.number == self.limits.direct && matches!(self.route, Route::Direct) {
+            self.route = if self.can_copy().await { Route::Segments(None) } else { Route::Growing };
+        }
+        let part = Buffer::from(std::mem::take(&mut self.part));
+        self.filled = 0;
+        if matches!(self.route, Route::Segments(_)) {
+            return self.flush_to_segment(part).await;
+        }
+        if self.number >= self.limits.parts {
+            return Err(Error::other("the object has reached the largest size that this store can hold"));
+        }
+        if self.writer.is_none() {
+            // A dead endpoint is named quickly, before the patient writer starts.
+            match self.quick.stat(&self.key).await {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failure(&error)),
+                _ => {}
+            }
+            self.writer = Some(self.begin(&self.key).await?);
+        }
+        self.number += 1;
+        match &mut self.writer {
+            Some(writer) => writer.write(part).await.map_err(|error| failure(&error)),
+            None => Ok(()),
+        }
+    }
+
+    async fn begin(&self, key: &str) -> Result<Writer> {
+        self.patient.writer_with(key).concurrent(self.limits.parallel).await.map_err(|error| failure(&error))
+    }
+
+    fn new_segment_key(&self) -> String {
+        join(split(&self.key).0, &format!("{TEMPORARY}{:016x}", rand::random::<u64>()))
+    }
+
+    async fn flush_to_segment(&mut self, part: Buffer) -> Result<()> {
+        let Route::Segments(current) = &mut self.route else { return Ok(()) };
+        let mut segment = match current.take() {
+            Some(segment) => segment,
+            None => {
+                let key = self.new_segment_key();
+                self.segments.push(key.clone());
+                Segment { writer: self.begin(&key).await?, key, parts: 0, size: 0 }
+            }
+        };
+        segment.size += part.len() as u64;
+        segment.parts += 1;
+        let full = segment.parts == self.limits.segment;
+        let written = segment.writer.write(part).await.map_err(|error| failure(&error));
+        self.route = Route::Segments(Some(segment));
+        written?;
+        if full { self.copy_segment().await } else { Ok(()) }
+    }
+
+    /// Completes the current segment and has the store copy it into the object.
+    async fn copy_segment(&mut self) -> Result<()> {
+        let Route::Segments(current) = &mut self.route else { return Ok(()) };
+        let Some(segment) = current else { return Ok(()) };
+        // Closed in place, so that a failure leaves it to be aborted.
+        segment.writer.close().await.map_err(|error| failure(&error))?;
+        let Some(segment) = current.take() else { return Ok(()) };
+        let Some(writer) = &mut self.writer else { return Err(Error::other("a segment without an object")) };
+        let mut at = 0;
+        while at < segment.size {
+            let end = (at + self.limits.copy).min(segment.size);
+            if self.number >= self.limits.parts {
+                return Err(Error::other("the object has reached the largest size that this store can hold"));
+            }
+            self.number += 1;
+            writer.copy_from(&segment.key, at..end).await.map_err(|error| failure(&error))?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Whether the store can copy a part from another object: tried on two small ones, because too late it would cost
+    /// everything sent so far.
+    async fn can_copy(&self) -> bool {
+        if !self.quick.info().capability().write_can_copy_from {
+            return false;
+        }
+        let (from, to) = (self.new_segment_key(), self.new_segment_key());
+        let size = self.limits.part;
+        let attempt = async {
+            self.quick.write(&from, vec![0u8; size]).await?;
+            let mut writer = self.quick.writer(&to).await?;
+            let copied = match writer.copy_from(&from, 0..size as u64).await {
+                Ok(()) => writer.close().await.map(drop),
+                Err(error) => Err(error),
+            };
+            if copied.is_err() {
+                let _ = writer.abort().await;
+            }
+            copied
+        };
+        let outcome: opendal::Result<()> = attempt.await;
+        let _ = self.quick.delete(&from).await;
+        let _ = self.quick.delete(&to).await;
+        if let Err(error) = &outcome {
+            output::note(&format!(
+                "NOTICE: {}: the store cannot copy parts, so they grow from here, and with them the memory: {error}",
+                self.key
+            ));
+        }
+        outcome.is_ok()
+    }
+
+    pub(super) async fn commit(mut self) -> Result<()> {
+        if self.writer.is_none() && self.part_size() > self.filled {
+            let whole = Buffer::from(std::mem::take(&mut self.part));
+            return self.quick.write(&self.key, whole).await.map(drop).map_err(|error| failure(&error));
+        }
+        let result = self.complete().await;
+        if result.is_err() {
+            self.abandon().await;
+        }
+        self.remove_segments().await;
+        result
+    }
+
+    async fn complete(&mut self) -> Result<()> {
+        if self.filled > 0 {
+            self.flush().await?;
+        }
+        self.copy_segment().await?;
+        match &mut self.writer {
+            Some(writer) => writer.close().await.map(drop).map_err(|error| failure(&error)),
+            None => Ok(()),
+        }
+    }
+
+    async fn abandon(&mut self) {
+        if let Route::Segments(Some(segment)) = &mut self.route {
+            let _ = segment.writer.abort().await;
+        }
+        if let Some(writer) = &mut self.writer {
+            let _ = writer.abort().await;
+        }
+    }
+
+    async fn remove_segments(&mut self) {
+        for key in std::mem::take(&mut self.segments) {
+            // A segment that stays is hidden, and goes with the directory or at the next seal.
+            let _ = self.quick.delete(&key).await;
+        }
+    }
+
+    pub(super) async fn abort(mut self) {
+        // Short, because whoever stops us will not wait for long.
+        let _ = tokio::time::timeout(Duration::from_secs(10), async {
+            self.abandon().await;
+            self.remove_segments().await;
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ini::Ini;
+    use crate::serve;
+    use crate::storage::{Depth, Found, Store};
+
+    #[test]
+    fn five_tebibytes_fit_into_the_parts_of_an_object() {
+        let limits = Limits::S3;
+        let part = limits.part as u64;
+        let left = (5u64 << 40) - limits.direct as u64 * part;
+        let segment = limits.segment as u64 * part;
+        let copies = left.div_ceil(segment) * segment.div_ceil(limits.copy);
+        assert!(limits.direct as u64 + copies <= limits.parts as u64, "{copies}");
+        assert!(limits.segment <= limits.parts);
+    }
+
+    #[test]
+    fn growing_parts_reach_two_tebibytes() {
+        let limits = Limits::S3;
+        let total: u64 = (0..limits.parts).map(|number| limits.growing(number) as u64).sum();
+        assert!(total > 2 << 40, "{total}");
+    }
+
+    /// An endpoint inside of this process.
+    async fn endpoint(root: &std::path::Path) -> Store {
+        let (to, from) = tokio::sync::oneshot::channel();
+        let settings = serve::Settings {
+            root: root.to_owned(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            health: None,
+            access_key: "key".to_owned(),
+            secret_key: "test-secret".to_owned(),
+            buckets: vec!["bucket".to_owned()],
+        };
+        tokio::spawn(serve::run(settings, |address| to.send(address).unwrap()));
+        let address = from.await.unwrap();
+        let ini = format!(
+            "[storage]\ntype = s3\nprovider = Other\nendpoint = http://{address}\nroot = bucket\n\
+             access_key_id = key\nsecret_access_key = test-secret\n"
+        );
+        Store::open(&Ini::parse(&ini).unwrap()).unwrap()
+    }
+
+    async fn keys(store: &Store) -> Vec<String> {
+        let mut keys = Vec::new();
+        let mut visit = |entries: Vec<super::super::Entry>| {
+            keys.extend(entries.into_iter().filter(|entry| !entry.dir).map(|entry| entry.key));
+            Ok(())
+        };
+        store.walk("", Depth::All, &mut visit).await.unwrap();
+        keys
+    }
+
+    fn upload(store: &Store, limits: Limits) -> Upload {
+        let Store::Remote(remote) = store else { panic!("a remote store") };
+        let mut upload = remote.create("dir/object");
+        upload.limits = limits;
+        upload
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn objects_beyond_the_direct_parts_are_put_together_from_segments() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = endpoint(dir.path()).await;
+        let part = 5 << 20;
+        let limits = Limits { part, parallel: 2, parts: 100, direct: 2, segment: 2, copy: 6 << 20 };
+        let bytes: Vec<u8> = (0..9 * part + 12_345).map(|at| (at * 31 % 251) as u8).collect();
+        let mut upload = upload(&store, limits);
+        for piece in bytes.chunks(777_777) {
+            upload.write(Bytes::copy_from_slice(piece)).await.unwrap();
+        }
+        assert!(matches!(store.lookup("dir/object").await.unwrap(), Found::Missing));
+        upload.commit().await.unwrap();
+        assert!(store.get("dir/object", u64::MAX).await.unwrap().unwrap() == bytes);
+        assert_eq!(keys(&store).await, ["dir/object"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_abandoned_upload_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = endpoint(dir.path()).await;
+        let limits = Limits { part: 5 << 20, parallel: 2, parts: 100, direct: 1, segment: 2, copy: 6 << 20 };
+        let mut upload = upload(&store, limits);
+        for _ in 0..6 {
+            upload.write(Bytes::from(vec![1; 5 << 20])).await.unwrap();
+        }
+        upload.abort().await;
+        assert_eq!(keys(&store).await, Vec::<String>::new());
+    }
+}
