@@ -16,6 +16,8 @@ pub(crate) const FIELD_MANAGER: &str = "kubectl-kbbackup";
 pub(crate) const DEFAULT_OPERATOR_NAMESPACE: &str = "kbbackup-system";
 /// Value of [`labels::PART`] on the operator's Deployment.
 pub(crate) const PART_OPERATOR: &str = "operator";
+/// Value of [`labels::PART`] on the definitions.
+pub(crate) const PART_DEFINITIONS: &str = "definitions";
 /// Value of [`labels::PART`] on everything of the embedded repository.
 pub(crate) const PART_STORE: &str = "store";
 

@@ -100,8 +100,8 @@ pub(crate) fn confirm(ui: &Ui, assume_yes: bool, question: &str, word: Option<&s
     if !ui.may_ask {
         return Err(CliError::new(
             Exit::Unconfirmed,
-            question.trim_end_matches('?'),
-            "confirmation is needed; nothing was changed",
+            "confirmation is needed",
+            format!("{question} Nothing was changed"),
         )
         .hint("add --yes"));
     }

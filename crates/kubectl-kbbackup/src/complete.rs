@@ -117,7 +117,7 @@ fn wanted(root: &Command, before: &[String], typed: &str) -> Wanted {
     positional(command, positionals)
 }
 
-fn takes_value<'a>(command: &'a Command, is: impl Fn(&Arg) -> bool) -> Option<&'a Arg> {
+fn takes_value(command: &Command, is: impl Fn(&Arg) -> bool) -> Option<&Arg> {
     let arg = command.get_arguments().find(|arg| is(arg))?;
     let value = matches!(arg.get_action(), ArgAction::Set | ArgAction::Append) && !arg.is_require_equals_set();
     value.then_some(arg)
@@ -173,7 +173,7 @@ fn positional(command: &Command, place: usize) -> Wanted {
     }
     let path = command.get_bin_name().unwrap_or_default().to_owned();
     let kind = match (path.split_whitespace().rev().nth(1).unwrap_or_default(), command.get_name()) {
-        ("repo", "create") | ("policy", "create") | (_, "restore") => return Wanted::Words(Vec::new()),
+        ("repo" | "policy", "create") | (_, "restore") => return Wanted::Words(Vec::new()),
         ("repo", "providers") => Kind::Provider,
         ("repo", _) => Kind::Repo,
         ("policy", _) => Kind::Policy,

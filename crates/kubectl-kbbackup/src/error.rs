@@ -67,7 +67,11 @@ fn from_kube(what: String, error: &kube::Error) -> CliError {
         kube::Error::Api(status) if status.is_not_found() => CliError::not_found(what, server_message(status)),
         kube::Error::Api(status) => {
             let refused = CliError::refused(what, server_message(status));
-            if status.code == 403 { refused.hint("kubectl kbbackup doctor") } else { refused }
+            match status.code {
+                401 => refused.hint("kubectl auth whoami"),
+                403 => refused.hint("kubectl kbbackup doctor"),
+                _ => refused,
+            }
         }
         kube::Error::HyperError(_) | kube::Error::Service(_) => {
             CliError::refused(what, format!("the API server cannot be reached: {}", root_cause(error)))

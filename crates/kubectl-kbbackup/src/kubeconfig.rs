@@ -64,10 +64,8 @@ fn place(given: Option<&Path>) -> String {
 }
 
 fn unusable(what: &str, error: &(dyn std::error::Error + 'static)) -> CliError {
-    let why = match error.source() {
-        Some(_) => format!("{error}: {}", root_cause(error)),
-        None => error.to_string(),
-    };
+    let (text, cause) = (error.to_string(), root_cause(error));
+    let why = if text.contains(&cause) { text } else { format!("{text}: {cause}") };
     CliError::new(Exit::Refused, format!("{what} cannot be used"), why).hint("kubectl config view")
 }
 

@@ -1,5 +1,10 @@
 //! `kubectl kbbackup`: back up and restore databases on Kubernetes.
 
+// Doc comments of arguments are the help text, read in a terminal, where back-ticks are noise.
+#![allow(clippy::doc_markdown)]
+// `json!` literals read better by value.
+#![cfg_attr(test, allow(clippy::needless_pass_by_value))]
+
 mod app;
 mod args;
 mod ask;
@@ -62,7 +67,7 @@ fn main() -> ExitCode {
         tokio::select! {
             ended = commands::run(&ui, &cli) => ended,
             // Waiting has a Ctrl-C of its own that says what goes on; this one is for everything else.
-            _ = interrupted() => Ok(Exit::Interrupted),
+            () = interrupted() => Ok(Exit::Interrupted),
         }
     });
     ui.clear();

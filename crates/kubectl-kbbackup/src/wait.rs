@@ -1,6 +1,6 @@
 //! Waiting for an object to reach its end: a watch that survives disconnects, one line of progress, Ctrl-C, a limit.
 
-use std::{fmt::Debug, pin::pin, time::Duration};
+use std::{fmt::Debug, time::Duration};
 
 use futures::StreamExt;
 use kube::{
@@ -50,11 +50,11 @@ where
 {
     let started = Instant::now();
     let mut line = Line::new(ui, started);
-    let mut seen = pin!(watcher::watch_object(api, name).default_backoff());
+    let mut seen = Box::pin(watcher::watch_object(api, name).default_backoff());
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let end = waiting.limit.map(|limit| started + limit);
-    let mut interrupt = pin!(tokio::signal::ctrl_c());
+    let mut interrupt = Box::pin(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             _ = &mut interrupt => return Err(early(waiting, Exit::Interrupted, "interrupted; it goes on in the cluster".to_owned())),

@@ -238,7 +238,7 @@ mod tests {
     use crate::detect::detect;
     use serde_json::json;
 
-    fn workload(env: serde_json::Value) -> StatefulSet {
+    fn workload(env: &serde_json::Value) -> StatefulSet {
         serde_json::from_value(json!({
             "metadata": {"name": "pg", "namespace": "demo", "uid": "6f1c2d3e-0000-4000-8000-000000000000"},
             "spec": {
@@ -255,7 +255,7 @@ mod tests {
         .unwrap()
     }
 
-    fn plan(env: serde_json::Value) -> Result<Planned> {
+    fn plan(env: &serde_json::Value) -> Result<Planned> {
         let workload = workload(env);
         let found = detect(&workload, None, None).unwrap();
         let wish =
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_password_in_a_secret_is_followed_not_copied() {
         let planned = plan(
-            json!([{"name": "POSTGRES_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "pg", "key": "password"}}}]),
+            &json!([{"name": "POSTGRES_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "pg", "key": "password"}}}]),
         )
         .unwrap();
         assert!(planned.secrets.is_empty());
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn user_and_password_of_one_secret_are_a_connection_credential() {
-        let planned = plan(json!([
+        let planned = plan(&json!([
             {"name": "POSTGRES_USER", "valueFrom": {"secretKeyRef": {"name": "pg", "key": "user"}}},
             {"name": "POSTGRES_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "pg", "key": "password"}}}
         ]))
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_password_in_the_template_moves_to_a_secret_and_nowhere_else() {
-        let planned = plan(json!([{"name": "POSTGRES_PASSWORD", "value": "hunter2"}])).unwrap();
+        let planned = plan(&json!([{"name": "POSTGRES_PASSWORD", "value": "hunter2"}])).unwrap();
         let secret = planned.secrets[0].clone();
         assert_eq!(secret.string_data.unwrap()["password"], "hunter2");
         assert!(!serde_json::to_string(&planned.policy).unwrap().contains("hunter2"));
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn no_password_is_an_error_that_says_what_to_do() {
-        let error = plan(json!([{"name": "PGDATA", "value": "/x"}])).unwrap_err();
+        let error = plan(&json!([{"name": "PGDATA", "value": "/x"}])).unwrap_err();
         assert!(error.to_string().contains("POSTGRES_PASSWORD"), "{error}");
         assert!(error.hints[1].contains("--secret"), "{error:?}");
     }

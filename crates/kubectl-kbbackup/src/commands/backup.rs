@@ -103,9 +103,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &BackupArgs) -> Result<Exit> {
     if !method.snapshot_volumes() {
         repo_name = Some(repo::resolve_ready(app, policy.spec.backup_repo_name.as_deref()).await?.name_any());
     }
-    if chosen.new.is_none() {
-        target_exists(app, policy, &method).await?;
-    }
+    target_exists(app, policy, &method).await?;
     if let Some(parent) = &args.parent {
         check_parent(app, parent, policy).await?;
     }
@@ -284,25 +282,18 @@ async fn method(app: &App, policy: &BackupPolicy, args: &BackupArgs) -> Result<B
     let set = |method: &BackupMethod| {
         method.action_set_name.as_ref().and_then(|name| sets.iter().find(|set| set.name_any() == *name))
     };
-    let chosen = match &args.method {
-        Some(name) => methods.iter().find(|method| method.name == *name).ok_or_else(|| {
-            CliError::usage(
-                format!("backuppolicy/{} has no method {name}", policy.name_any()),
-                format!("it has {}", listed()),
-            )
-        })?,
-        None => {
-            let full = |method: &&BackupMethod| {
-                method.snapshot_volumes() || set(method).is_some_and(|set| set.spec.backup_type == BackupType::Full)
-            };
-            let first = if methods.len() == 1 { methods.first() } else { methods.iter().find(full) };
-            first.ok_or_else(|| {
-                CliError::usage(
-                    format!("no method of backuppolicy/{} makes a full backup now", policy.name_any()),
-                    format!("it has {}", listed()),
-                )
-            })?
-        }
+    let what = format!("backuppolicy/{}", policy.name_any());
+    let chosen = if let Some(name) = &args.method {
+        let named = methods.iter().find(|method| method.name == *name);
+        named.ok_or_else(|| CliError::usage(format!("{what} has no method {name}"), format!("it has {}", listed())))?
+    } else {
+        let full = |method: &&BackupMethod| {
+            method.snapshot_volumes() || set(method).is_some_and(|set| set.spec.backup_type == BackupType::Full)
+        };
+        let first = if methods.len() == 1 { methods.first() } else { methods.iter().find(full) };
+        first.ok_or_else(|| {
+            CliError::usage(format!("no method of {what} makes a full backup now"), format!("it has {}", listed()))
+        })?
     };
     let Some(set_name) = chosen.action_set_name.as_ref().filter(|_| !chosen.snapshot_volumes()) else {
         return Ok(chosen.clone());

@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::{Shell, generate};
 
-use crate::{args::Cli, error::Result, exit::Exit, ui::Ui};
+use crate::{args::Cli, exit::Exit, ui::Ui};
 
 /// Print a completion script for a shell
 ///
@@ -26,7 +26,7 @@ pub(crate) enum ShellName {
     Powershell,
 }
 
-pub(crate) fn run(ui: &Ui, args: &CompletionArgs) -> Result<Exit> {
+pub(crate) fn run(ui: &Ui, args: &CompletionArgs) -> Exit {
     let shell = match args.shell {
         ShellName::Bash => Shell::Bash,
         ShellName::Zsh => Shell::Zsh,
@@ -36,5 +36,5 @@ pub(crate) fn run(ui: &Ui, args: &CompletionArgs) -> Result<Exit> {
     let mut script = Vec::new();
     generate(shell, &mut Cli::command(), "kubectl-kbbackup", &mut script);
     ui.result(&String::from_utf8_lossy(&script));
-    Ok(Exit::Done)
+    Exit::Done
 }

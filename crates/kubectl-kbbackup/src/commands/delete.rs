@@ -36,6 +36,7 @@ use crate::{
   kubectl kbbackup delete one two --yes --timeout 5m
   kubectl kbbackup delete --source statefulset/pg --all
   kubectl kbbackup delete one --dry-run")]
+#[allow(clippy::struct_excessive_bools)] // each is a flag
 pub(crate) struct DeleteArgs {
     /// Backups to delete
     pub names: Vec<String>,

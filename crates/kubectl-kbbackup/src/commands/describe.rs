@@ -147,9 +147,7 @@ fn describe(backup: &Backup, pods: &[Pod], events: &[String], now: Timestamp) ->
         .collect();
     if !troubles.is_empty() {
         sheet.title("Pods");
-        troubles.iter().for_each(|line| {
-            sheet.block(line);
-        });
+        sheet.blocks(&troubles);
     }
     for extra in &status.extras {
         sheet.title("Extras");
@@ -159,9 +157,7 @@ fn describe(backup: &Backup, pods: &[Pod], events: &[String], now: Timestamp) ->
     }
     if !events.is_empty() {
         sheet.title("Events");
-        events.iter().for_each(|line| {
-            sheet.block(line);
-        });
+        sheet.blocks(events);
     }
     sheet.finish()
 }

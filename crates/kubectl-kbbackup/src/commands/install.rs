@@ -73,6 +73,10 @@ pub(crate) struct InstallArgs {
     #[arg(long)]
     pub adopt_crds: bool,
 
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+
     #[command(flatten)]
     pub wait: WaitArgs,
 
@@ -300,7 +304,7 @@ fn wants_store(ui: &Ui, args: &InstallArgs, repos: &[BackupRepo]) -> Result<bool
     if let Some(wanted) = args.embedded_repo {
         return Ok(wanted);
     }
-    if !repos.is_empty() || !ui.may_ask {
+    if !repos.is_empty() || !ui.may_ask || args.yes {
         return Ok(false);
     }
     ui.say("There is no repository yet. One can be made inside this cluster: an S3 store on one volume.");

@@ -107,6 +107,9 @@ fn from_status(ui: &Ui, backup: &Backup) -> Result<Exit> {
         lines.push(format!("[{}] {}", action.name.clone().unwrap_or_default(), reason.trim()));
     }
     if lines.is_empty() {
+        lines.extend(Some(follow::backup_reason(backup)).filter(|reason| !reason.is_empty()));
+    }
+    if lines.is_empty() {
         return Err(CliError::not_found(
             format!("backup/{name} has no log any more"),
             "its pods are gone and its status kept no lines",

@@ -263,9 +263,7 @@ fn describe(restore: &Restore, events: &[String], now: Timestamp) -> String {
     }
     if !events.is_empty() {
         sheet.title("Events");
-        events.iter().for_each(|line| {
-            sheet.block(line);
-        });
+        sheet.blocks(events);
     }
     sheet.finish()
 }

@@ -119,6 +119,13 @@ fn nothing(namespace: &str, source: &str) -> SourceStatus {
     }
 }
 
+type Sources = BTreeMap<(String, String), SourceStatus>;
+
+fn entry(sources: &mut Sources, namespace: String, source: String) -> &mut SourceStatus {
+    let fresh = nothing(&namespace, &source);
+    sources.entry((namespace, source)).or_insert(fresh)
+}
+
 /// One entry per source that has a policy or a backup.
 fn judge(
     policies: &[BackupPolicy],
@@ -127,15 +134,7 @@ fn judge(
     max_age: Option<Duration>,
     now: Timestamp,
 ) -> Vec<SourceStatus> {
-    let mut sources: BTreeMap<(String, String), SourceStatus> = BTreeMap::new();
-    fn entry<'a>(
-        sources: &'a mut BTreeMap<(String, String), SourceStatus>,
-        namespace: String,
-        source: String,
-    ) -> &'a mut SourceStatus {
-        let fresh = nothing(&namespace, &source);
-        sources.entry((namespace, source)).or_insert(fresh)
-    }
+    let mut sources = Sources::new();
     for policy in policies {
         let namespace = policy.namespace().unwrap_or_default();
         let status = entry(&mut sources, namespace.clone(), source::of_policy(policy));
@@ -187,11 +186,9 @@ fn add(status: &mut SourceStatus, backup: &Backup) {
                 status.last_good = Some(last(time, String::new()));
             }
         }
-        Some(BackupPhase::Failed) => {
-            if status.last_failure.as_ref().is_none_or(|failure| failure.time < created) {
-                let reason = follow::backup_reason(backup).lines().next().unwrap_or_default().to_owned();
-                status.last_failure = Some(last(created, reason));
-            }
+        Some(BackupPhase::Failed) if status.last_failure.as_ref().is_none_or(|failure| failure.time < created) => {
+            let reason = follow::backup_reason(backup).lines().next().unwrap_or_default().to_owned();
+            status.last_failure = Some(last(created, reason));
         }
         Some(BackupPhase::Running) => status.running.push(backup.name_any()),
         _ => {}
@@ -207,7 +204,9 @@ fn show(ui: &Ui, app: &App, args: &StatusArgs, statuses: &[SourceStatus], now: T
         return Ok(());
     }
     if format == Format::Name {
-        statuses.iter().for_each(|status| ui.result(&status.source));
+        for status in statuses {
+            ui.result(&status.source);
+        }
         return Ok(());
     }
     if statuses.is_empty() {

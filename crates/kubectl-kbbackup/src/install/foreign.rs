@@ -5,8 +5,10 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt, api::ListParams};
 
+use kbbackup_api::names::labels;
+
 use crate::{
-    app::{App, list_all},
+    app::{App, PART_DEFINITIONS, list_all},
     error::Result,
 };
 
@@ -79,6 +81,9 @@ fn owner(definition: &CustomResourceDefinition, ours: &str) -> Option<String> {
     if let Some(release) = definition.annotations().get("meta.helm.sh/release-name") {
         return Some(format!("Helm release {release}"));
     }
+    if definition.labels().get(labels::PART).is_some_and(|part| part == PART_DEFINITIONS) {
+        return None;
+    }
     let managers: Vec<&str> = definition
         .meta()
         .managed_fields
@@ -118,6 +123,13 @@ mod tests {
     fn a_definition_of_ours_is_ours() {
         let ours = definition(&[("kubectl-kbbackup", ""), ("kube-apiserver", "status")], None);
         assert_eq!(owner(&ours, "kubectl-kbbackup"), None);
+    }
+
+    #[test]
+    fn definitions_that_carry_our_mark_are_ours_whoever_applied_them() {
+        let mut applied = definition(&[("argocd-controller", "")], None);
+        applied.labels_mut().insert(labels::PART.to_owned(), PART_DEFINITIONS.to_owned());
+        assert_eq!(owner(&applied, "kubectl-kbbackup"), None);
     }
 
     #[test]

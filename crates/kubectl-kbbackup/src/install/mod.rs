@@ -6,7 +6,11 @@ pub(crate) mod store;
 use kbbackup_api::names::labels;
 use serde_json::{Value, json};
 
-use crate::{app::PART_OPERATOR, error::Result, manifest::Manifest};
+use crate::{
+    app::{PART_DEFINITIONS, PART_OPERATOR},
+    error::Result,
+    manifest::Manifest,
+};
 
 /// The manifests of `deploy/`, embedded at build time.
 mod embedded {
@@ -33,8 +37,21 @@ fn all(files: &[(&str, &str)]) -> Result<Vec<Manifest>> {
     Ok(manifests)
 }
 
+/// The definitions, marked as ours, so that a later install knows them whoever applied them.
 pub(crate) fn crds() -> Result<Vec<Manifest>> {
-    all(embedded::CRDS)
+    let mut manifests = all(embedded::CRDS)?;
+    for manifest in &mut manifests {
+        label(manifest, PART_DEFINITIONS);
+    }
+    Ok(manifests)
+}
+
+fn label(manifest: &mut Manifest, part: &str) {
+    let labels = &mut manifest.value_mut()["metadata"]["labels"];
+    if labels.is_null() {
+        *labels = json!({});
+    }
+    labels[labels::PART] = json!(part);
 }
 
 /// Providers and action sets: custom objects, so they follow the definitions.
@@ -52,12 +69,8 @@ pub(crate) fn operator(settings: &Settings) -> Result<Vec<Manifest>> {
         if manifest.kind() == "Deployment" {
             set_images(manifest.value_mut(), settings);
         }
-        let labels = &mut manifest.value_mut()["metadata"]["labels"];
-        if labels.is_null() {
-            *labels = json!({});
-        }
         // What `uninstall` looks for.
-        labels[labels::PART] = json!(PART_OPERATOR);
+        label(manifest, PART_OPERATOR);
     }
     manifests.sort_by_key(|manifest| rank(manifest.kind()));
     Ok(manifests)

@@ -49,6 +49,8 @@ fn shown(cell: &str) -> &str {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sheet {
     text: String,
+    /// A title that waits for its first line; without one it is not shown.
+    pending: Option<String>,
 }
 
 /// Width of the keys of a [`Sheet`].
@@ -56,12 +58,17 @@ const KEY: usize = 16;
 
 impl Sheet {
     pub(crate) fn title(&mut self, title: &str) -> &mut Self {
+        self.pending = Some(title.to_owned());
+        self
+    }
+
+    fn open(&mut self) {
+        let Some(title) = self.pending.take() else { return };
         if !self.text.is_empty() {
             self.text.push('\n');
         }
-        self.text.push_str(title);
+        self.text.push_str(&title);
         self.text.push_str(":\n");
-        self
     }
 
     /// A line at the left margin.
@@ -78,6 +85,7 @@ impl Sheet {
         if value.is_empty() {
             return self;
         }
+        self.open();
         let label = format!("{indent}{key}:");
         for (number, part) in value.trim_end().lines().enumerate() {
             let label = if number == 0 { label.as_str() } else { "" };
@@ -86,9 +94,18 @@ impl Sheet {
         self
     }
 
+    /// Lines as they are, indented.
+    pub(crate) fn blocks(&mut self, lines: &[String]) -> &mut Self {
+        for line in lines {
+            self.block(line);
+        }
+        self
+    }
+
     /// Text as it is, indented.
     pub(crate) fn block(&mut self, text: &str) -> &mut Self {
         for line in text.lines() {
+            self.open();
             self.text.push_str("  ");
             self.text.push_str(line);
             self.text.push('\n');

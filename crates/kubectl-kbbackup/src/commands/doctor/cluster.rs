@@ -103,7 +103,7 @@ pub(super) async fn definitions(app: &App) -> (Vec<Finding>, bool) {
     }
     match foreign::look(app, &names).await {
         Ok(foreign) if !foreign.controllers.is_empty() => {
-            findings.push(Finding::warn("other-controllers", foreign.describe()))
+            findings.push(Finding::warn("other-controllers", foreign.describe()));
         }
         Ok(_) => {}
         Err(error) => findings.push(Finding::warn("other-controllers", error.to_string())),

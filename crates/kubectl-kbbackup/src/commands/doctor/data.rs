@@ -4,7 +4,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kbbackup_api::{
     names::FINALIZER,
-    v1alpha1::{ActionSet, Availability, Backup, BackupPhase, BackupPolicy, StorageProvider, StorageProviderPhase},
+    v1alpha1::{
+        AccessMethod, ActionSet, Availability, Backup, BackupPhase, BackupPolicy, StorageProvider, StorageProviderPhase,
+    },
 };
 use kube::{Api, ResourceExt, api::ListParams};
 
@@ -52,20 +54,22 @@ pub(super) async fn repos(app: &App) -> Vec<Finding> {
             .status
             .as_ref()
             .and_then(|status| status.phase)
-            .map_or_else(|| "new".to_owned(), |phase| phase.to_string());
+            .map_or_else(|| "waiting for the operator".to_owned(), |phase| phase.to_string());
         let reason = follow::repo_reason(one);
-        let mut finding =
-            Finding::bad("repositories", format!("backuprepo/{name} is {phase}\n{reason}").trim_end().to_owned());
+        let mut finding = Finding::bad(
+            "repositories",
+            format!("backuprepo/{name} is {phase}\n{}", reason.trim()).trim_end().to_owned(),
+        );
         if let Some(advice) = follow::repo_advice(&reason) {
             finding = finding.cure(advice);
         }
         let provider = providers.iter().find(|provider| provider.name_any() == one.spec.storage_provider_ref);
         match provider.and_then(|provider| provider.status.as_ref()?.phase) {
             None if provider.is_none() => {
-                finding = finding.cure(format!("storageprovider/{} does not exist", one.spec.storage_provider_ref))
+                finding = finding.cure(format!("storageprovider/{} does not exist", one.spec.storage_provider_ref));
             }
-            Some(StorageProviderPhase::NotReady) => {
-                finding = finding.cure("its storage provider is not ready: a CSI driver is missing")
+            Some(StorageProviderPhase::NotReady) if one.spec.access_method() == AccessMethod::Mount => {
+                finding = finding.cure("its storage provider is not ready: a CSI driver is missing");
             }
             _ => {}
         }
@@ -223,7 +227,7 @@ mod tests {
     use crate::ui::Mark;
     use serde_json::json;
 
-    fn backup(metadata: serde_json::Value, status: serde_json::Value) -> Backup {
+    fn backup(metadata: &serde_json::Value, status: &serde_json::Value) -> Backup {
         let mut whole = json!({"apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Backup",
             "metadata": {"name": "one", "namespace": "demo", "creationTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"backupPolicyName": "pg", "backupMethod": "full"}, "status": status});
@@ -237,8 +241,8 @@ mod tests {
     fn a_stuck_deletion_names_what_holds_it() {
         let now = "2026-01-02T00:00:00Z".parse().unwrap();
         let stuck = backup(
-            json!({"deletionTimestamp": "2026-01-01T12:00:00Z", "finalizers": ["example.com/hold"]}),
-            json!({"phase": "Deleting"}),
+            &json!({"deletionTimestamp": "2026-01-01T12:00:00Z", "finalizers": ["example.com/hold"]}),
+            &json!({"phase": "Deleting"}),
         );
         let findings = judge(&[stuck], now);
         assert_eq!(findings[0].result, Mark::Bad);
@@ -248,7 +252,7 @@ mod tests {
     #[test]
     fn a_backup_nobody_looked_at_means_no_operator() {
         let now = "2026-01-02T00:00:00Z".parse().unwrap();
-        assert_eq!(judge(&[backup(json!({}), json!({}))], now)[0].result, Mark::Bad);
-        assert_eq!(judge(&[backup(json!({}), json!({"phase": "Completed"}))], now)[0].result, Mark::Good);
+        assert_eq!(judge(&[backup(&json!({}), &json!({}))], now)[0].result, Mark::Bad);
+        assert_eq!(judge(&[backup(&json!({}), &json!({"phase": "Completed"}))], now)[0].result, Mark::Good);
     }
 }

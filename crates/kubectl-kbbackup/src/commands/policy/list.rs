@@ -53,11 +53,8 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
     }
     if !args.source.is_empty() {
         let sources = args.source.iter().map(|source| Source::parse(source)).collect::<Result<Vec<_>>>()?;
-        let keep: Vec<Option<String>> = sources
-            .iter()
-            .flat_map(|source| source::matching(&policies, source, None))
-            .map(|policy| policy.uid())
-            .collect();
+        let keep: Vec<Option<String>> =
+            sources.iter().flat_map(|source| source::matching(&policies, source, None)).map(ResourceExt::uid).collect();
         policies.retain(|policy| keep.contains(&policy.uid()));
     }
     let format = args.output.format();

@@ -207,15 +207,14 @@ async fn chosen(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<(Backup, Optio
         })
         .collect();
     let backup = all.swap_remove(ask::select(ui, "Restore", &lines, 0)?);
-    let new = match &args.new {
-        Some(new) => Some(new.clone()),
-        None => {
-            let suggestion = format!("{}-restored", source::of_backup(&backup));
-            let check = |text: &str| check_name("name", text).map_err(|error| error.why);
-            Some(ask::input(ui, "Name of the new workload", Some(&suggestion), check)?)
-        }
+    let new = if let Some(new) = &args.new {
+        new.clone()
+    } else {
+        let suggestion = format!("{}-restored", source::of_backup(&backup));
+        let check = |text: &str| check_name("name", text).map_err(|error| error.why);
+        ask::input(ui, "Name of the new workload", Some(&suggestion), check)?
     };
-    Ok((backup, new))
+    Ok((backup, Some(new)))
 }
 
 fn wish(args: &RestoreArgs, new: Option<String>, to: Target, recorded: Option<&Recorded>) -> Result<Wish> {
