@@ -136,14 +136,14 @@ impl Run {
 async fn work(
     client: Client,
     settings: Settings,
-    election: Option<Election>,
+    mut election: Option<Election>,
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     // A replica that waits for its turn is ready: it does what it should.
     ready.store(true, Ordering::Relaxed);
-    if let Some(election) = &election {
+    if let Some(election) = &mut election {
         tokio::select! {
             () = election.acquire() => {}
             () = stop.cancelled() => return Ok(()),
@@ -155,7 +155,7 @@ async fn work(
         metrics.observe(stores.clone());
         Context::new(client, settings, stores, Arc::clone(&metrics), stop)
     });
-    let Some(election) = election else {
+    let Some(mut election) = election else {
         controllers.await;
         return Ok(());
     };

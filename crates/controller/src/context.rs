@@ -119,7 +119,7 @@ const MAX_NOTE: usize = 1024;
 
 /// The object, unless what the API server sent does not fit its type.
 pub fn readable<K: Resource>(guarded: &Guarded<K>) -> Result<&K, Unreadable> {
-    guarded.0.as_ref().map_err(|invalid| Unreadable(invalid.clone()))
+    guarded.0.as_ref().map_err(|invalid| Unreadable(Box::new(invalid.clone())))
 }
 
 fn key<K: Resource>(object: &K) -> String

@@ -18,7 +18,7 @@ pub enum Class {
 /// The object in the cluster does not fit its type: it was written past the definitions, or by a newer version.
 #[derive(Debug, thiserror::Error)]
 #[error("the object cannot be read: {0}; correct it, or update kbbackup")]
-pub struct Unreadable(pub InvalidObject);
+pub struct Unreadable(pub Box<InvalidObject>);
 
 /// Errors that know their class.
 pub trait Classified: std::error::Error {
@@ -40,10 +40,12 @@ pub fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-/// The class of an API error: a request that the server finds invalid or forbids will be so again.
+/// The class of an API error: a request that the server finds invalid will be so again; a conflict means that the
+/// watch is about to bring what somebody else, or we ourselves, wrote.
 pub fn api_class(error: &kube::Error) -> Class {
     match error {
         kube::Error::Api(status) if matches!(status.code, 400 | 422) => Class::Invalid,
+        kube::Error::Api(status) if status.code == 409 => Class::NotYet,
         _ => Class::Trouble,
     }
 }

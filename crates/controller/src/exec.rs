@@ -45,13 +45,11 @@ impl Exec {
         if self.timeout == 0 {
             return task.await;
         }
-        match tokio::time::timeout(Duration::from_secs(self.timeout), task).await {
-            Ok(result) => result,
-            Err(_) => {
-                tracing::error!("the command did not end within {} s", self.timeout);
-                Ok(TIMED_OUT.into())
-            }
+        if let Ok(result) = tokio::time::timeout(Duration::from_secs(self.timeout), task).await {
+            return result;
         }
+        tracing::error!("the command did not end within {} s", self.timeout);
+        Ok(TIMED_OUT.into())
     }
 
     async fn attach(&self, client: Client) -> anyhow::Result<ExitCode> {

@@ -24,6 +24,8 @@ pub struct Election {
     api: Api<Lease>,
     name: String,
     identity: String,
+    /// The lease as we wrote it last.
+    last: Option<Lease>,
 }
 
 /// What a candidate sees in a Lease.
@@ -40,11 +42,11 @@ enum View {
 impl Election {
     /// A candidate called `identity` for the Lease `name` in `namespace`.
     pub fn new(client: Client, namespace: &str, name: &str, identity: String) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity }
+        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity, last: None }
     }
 
     /// Waits until the lease is ours.
-    pub async fn acquire(&self) {
+    pub async fn acquire(&mut self) {
         // The holder's clock may be wrong: what counts is how long *we* have seen no renewal.
         let mut seen: Option<(Option<MicroTime>, Instant)> = None;
         loop {
@@ -58,15 +60,14 @@ impl Election {
     }
 
     /// Keeps the lease; returns when it is lost.
-    pub async fn keep(&self) {
+    pub async fn keep(&mut self) {
         let mut renewed = Instant::now();
         loop {
             sleep(EVERY).await;
             match timeout_at(renewed + GIVE_UP, self.renew()).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => return,
+                Ok(Ok(false)) | Err(_) => return,
                 Ok(Err(error)) => tracing::warn!(lease = self.name, %error, "lease could not be renewed"),
-                Err(_) => return,
             }
             if renewed.elapsed() >= GIVE_UP {
                 return;
@@ -87,7 +88,7 @@ impl Election {
         }
     }
 
-    async fn attempt(&self, seen: &mut Option<(Option<MicroTime>, Instant)>) -> kube::Result<bool> {
+    async fn attempt(&mut self, seen: &mut Option<(Option<MicroTime>, Instant)>) -> kube::Result<bool> {
         let lease = match self.api.get(&self.name).await {
             Ok(lease) => lease,
             Err(error) if is_not_found(&error) => {
@@ -95,11 +96,8 @@ impl Election {
                     metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
                     spec: Some(self.held(None)),
                 };
-                return match self.api.create(&PostParams::default(), &lease).await {
-                    Ok(_) => Ok(true),
-                    Err(error) if is_conflict(&error) => Ok(false),
-                    Err(error) => Err(error),
-                };
+                let created = self.api.create(&PostParams::default(), &lease).await;
+                return self.written(created);
             }
             Err(error) => return Err(error),
         };
@@ -114,7 +112,13 @@ impl Election {
         }
     }
 
-    async fn renew(&self) -> kube::Result<bool> {
+    /// One request as long as nobody else touches the lease.
+    async fn renew(&mut self) -> kube::Result<bool> {
+        if let Some(lease) = self.last.take()
+            && self.write(lease).await?
+        {
+            return Ok(true);
+        }
         let lease = self.api.get(&self.name).await?;
         match view(lease.spec.as_ref(), &self.identity, Duration::ZERO) {
             View::Ours => self.write(lease).await,
@@ -123,10 +127,18 @@ impl Election {
     }
 
     /// Writes our name into the lease as it was read; false when somebody else was faster.
-    async fn write(&self, mut lease: Lease) -> kube::Result<bool> {
+    async fn write(&mut self, mut lease: Lease) -> kube::Result<bool> {
         lease.spec = Some(self.held(lease.spec.take()));
-        match self.api.replace(&self.name, &PostParams::default(), &lease).await {
-            Ok(_) => Ok(true),
+        let replaced = self.api.replace(&self.name, &PostParams::default(), &lease).await;
+        self.written(replaced)
+    }
+
+    fn written(&mut self, answer: kube::Result<Lease>) -> kube::Result<bool> {
+        match answer {
+            Ok(lease) => {
+                self.last = Some(lease);
+                Ok(true)
+            }
             Err(error) if is_conflict(&error) => Ok(false),
             Err(error) => Err(error),
         }

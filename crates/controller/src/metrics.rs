@@ -91,7 +91,7 @@ impl Metrics {
         self.leader.set(leads.into());
     }
 
-    /// Everything in the text format of OpenMetrics.
+    /// Everything in the text format of `OpenMetrics`.
     ///
     /// # Errors
     /// When a value cannot be written, which would be a mistake in this file.

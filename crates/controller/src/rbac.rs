@@ -1,4 +1,4 @@
-//! What the operator may do: one table, from which the ClusterRole of the installation is written.
+//! What the operator may do: one table, from which the `ClusterRole` of the installation is written.
 //!
 //! A right stands here because code uses it; the reason says which.
 
@@ -93,7 +93,7 @@ fn rules(rights: &[Right]) -> Vec<PolicyRule> {
         .collect()
 }
 
-/// The operator's ClusterRole.
+/// The operator's `ClusterRole`.
 pub fn cluster_role() -> ClusterRole {
     ClusterRole {
         metadata: ObjectMeta {
@@ -140,9 +140,8 @@ fn role(kind: &str, name: &str, part: &str, rights: &[Right]) -> String {
     text.push_str("rules:\n");
     for Right { group, resource, verbs, why } in rights {
         let verbs = verbs.join(", ");
-        text.push_str(&format!(
-            "  # {why}\n  - apiGroups: [\"{group}\"]\n    resources: [{resource}]\n    verbs: [{verbs}]\n"
-        ));
+        let rule = format!("  # {why}\n  - apiGroups: [\"{group}\"]\n    resources: [{resource}]\n    verbs: [{verbs}]\n");
+        text.push_str(&rule);
     }
     text.push_str("---\n");
     text

@@ -225,11 +225,16 @@ where
 }
 
 /// An error and its causes in one line. Causes that the error already tells are not told again.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    // kube prints the whole answer of the server, and then once more; its message is what people can use.
+    let words = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref() {
+        Some(kube::Error::Api(answer)) => format!("{} ({} {})", answer.message, answer.code, answer.reason),
+        _ => error.to_string(),
+    };
+    let mut text = words(error);
     let mut next = error.source();
     while let Some(cause) = next {
-        let words = cause.to_string();
+        let words = words(cause);
         if !text.contains(&words) {
             text.push_str(": ");
             text.push_str(&words);

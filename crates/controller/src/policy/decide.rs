@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kbbackup_api::v1alpha1::{Availability, BackupMethod, BackupPolicySpec, BackupRepoPhase, BackupTarget};
+use kbbackup_api::v1alpha1::{Availability, BackupMethod, BackupPolicySpec, BackupRepoPhase, BackupTarget, PodSelector};
 
 use super::observe::{Seen, selector};
 
@@ -155,7 +155,7 @@ fn credentials(spec: &BackupPolicySpec, seen: &Seen) -> Vec<String> {
 fn pods(target: &BackupTarget, has_pod: bool) -> Option<String> {
     let name = target.name.as_deref().filter(|name| !name.is_empty());
     let whose = name.map_or_else(|| "the target".to_owned(), |name| format!("target {name}"));
-    let labels = target.pod_selector.as_ref().map(|pods| pods.label_selector());
+    let labels = target.pod_selector.as_ref().map(PodSelector::label_selector);
     match labels {
         None => Some(format!("{whose} has no podSelector")),
         Some(labels) if selector(labels.clone()).is_none() => {

@@ -149,7 +149,7 @@ pub(super) fn digest(provider: &StorageProviderSpec, parameters: &BTreeMap<Strin
 pub(super) struct Rendered {
     pub(super) tool_config: Option<String>,
     /// The CSI Secret's data, and the StorageClass.
-    pub(super) storage: Result<(Option<BTreeMap<String, String>>, Option<StorageClass>), Finding>,
+    pub(super) storage: Result<Storage, Finding>,
     pub(super) claim: Result<Option<PersistentVolumeClaim>, Finding>,
 }
 
@@ -210,6 +210,9 @@ pub(super) fn rendered(
     Ok(Rendered { tool_config, storage, claim: claim() })
 }
 
+/// Data of the CSI Secret, and the class.
+type Storage = (Option<BTreeMap<String, String>>, Option<StorageClass>);
+
 /// The text may hold secrets, so it is not told; what is wrong with it is.
 fn bad(template: &str, provider: &str, why: &str) -> String {
     format!("{template} of StorageProvider {provider} does not give what it should: {why}")
@@ -266,14 +269,14 @@ mod tests {
 
     use super::*;
 
-    fn spec(value: Value) -> BackupRepoSpec {
+    fn spec(value: &Value) -> BackupRepoSpec {
         let mut spec = json!({ "storageProviderRef": "p", "pvReclaimPolicy": "Retain", "accessMethod": "Tool" });
         spec.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
         serde_json::from_value(spec).unwrap()
     }
 
-    fn sort(value: Value) -> StorageProvider {
-        StorageProvider { spec: serde_json::from_value(value).unwrap(), ..StorageProvider::default() }
+    fn sort(value: &Value) -> StorageProvider {
+        StorageProvider { spec: serde_json::from_value(value.clone()).unwrap(), ..StorageProvider::default() }
     }
 
     fn reason_of(spec: &BackupRepoSpec, found: Option<&StorageProvider>) -> Option<BackupRepoReason> {
@@ -282,19 +285,19 @@ mod tests {
 
     #[test]
     fn a_provider_must_offer_the_access_method() {
-        let (tool, mount) = (spec(json!({})), spec(json!({ "accessMethod": "Mount" })));
+        let (tool, mount) = (spec(&json!({})), spec(&json!({ "accessMethod": "Mount" })));
         assert_eq!(reason_of(&tool, None), Some(BackupRepoReason::StorageProviderNotFound));
-        let only_tool = sort(json!({ "datasafedConfigTemplate": "[storage]" }));
+        let only_tool = sort(&json!({ "datasafedConfigTemplate": "[storage]" }));
         assert_eq!(reason_of(&tool, Some(&only_tool)), None);
         assert_eq!(reason_of(&mount, Some(&only_tool)), Some(BackupRepoReason::InvalidStorageProvider));
-        let only_mount = sort(json!({ "persistentVolumeClaimTemplate": "spec: {}" }));
+        let only_mount = sort(&json!({ "persistentVolumeClaimTemplate": "spec: {}" }));
         assert_eq!(reason_of(&tool, Some(&only_mount)), Some(BackupRepoReason::InvalidStorageProvider));
     }
 
     #[test]
     fn a_mount_needs_the_csi_driver_and_the_tool_does_not() {
-        let mut both = sort(json!({ "datasafedConfigTemplate": "[storage]", "storageClassTemplate": "provisioner: x" }));
-        let mount = spec(json!({ "accessMethod": "Mount" }));
+        let mut both = sort(&json!({ "datasafedConfigTemplate": "[storage]", "storageClassTemplate": "provisioner: x" }));
+        let mount = spec(&json!({ "accessMethod": "Mount" }));
         assert_eq!(reason_of(&mount, Some(&both)), Some(BackupRepoReason::StorageProviderNotReady));
         let installed = |status: ConditionStatus| {
             serde_json::from_value(json!({ "conditions": [{ "type": "CSIDriverInstalled", "status": status, "reason": "r",
@@ -303,7 +306,7 @@ mod tests {
         };
         both.status = Some(installed(Unknown));
         assert_eq!(reason_of(&mount, Some(&both)), Some(BackupRepoReason::StorageProviderNotReady));
-        assert_eq!(reason_of(&spec(json!({})), Some(&both)), None);
+        assert_eq!(reason_of(&spec(&json!({})), Some(&both)), None);
         both.status = Some(installed(True));
         assert_eq!(reason_of(&mount, Some(&both)), None);
     }
@@ -312,8 +315,8 @@ mod tests {
     fn later_sources_of_parameters_win() {
         let schema = json!({ "properties": { "a": { "default": "1" }, "b": { "default": 512 }, "c": { "default": false },
             "d": { "type": "string" } }, "required": ["a", "d"] });
-        let offered = sort(json!({ "parametersSchema": { "openAPIV3Schema": schema } })).spec;
-        let wanted = spec(json!({ "config": { "b": "config", "c": "config" }, "credential": { "name": "s", "namespace": "n" } }));
+        let offered = sort(&json!({ "parametersSchema": { "openAPIV3Schema": schema } })).spec;
+        let wanted = spec(&json!({ "config": { "b": "config", "c": "config" }, "credential": { "name": "s", "namespace": "n" } }));
         let missing = parameters(&wanted, &offered, None).unwrap_err();
         assert_eq!(missing.reason, BackupRepoReason::CredentialSecretNotFound);
         let secret =
@@ -327,7 +330,7 @@ mod tests {
     /// `printf 'bucket=b;region=r;SCPVCCSITOOL' | md5sum`
     #[test]
     fn the_digest_is_that_of_the_contract() {
-        let offered = sort(json!({ "storageClassTemplate": "SC", "persistentVolumeClaimTemplate": "PVC",
+        let offered = sort(&json!({ "storageClassTemplate": "SC", "persistentVolumeClaimTemplate": "PVC",
             "csiDriverSecretTemplate": "CSI", "datasafedConfigTemplate": "TOOL" }))
         .spec;
         let parameters = [("region", "r"), ("bucket", "b")].map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -356,9 +359,9 @@ mod tests {
 
     #[test]
     fn a_fault_of_a_template_does_not_tell_secrets() {
-        let offered = sort(json!({ "csiDriverSecretTemplate": "- {{ .Parameters.key }}" })).spec;
+        let offered = sort(&json!({ "csiDriverSecretTemplate": "- {{ .Parameters.key }}" })).spec;
         let parameters = BTreeMap::from([("key".to_owned(), "hunter2".to_owned())]);
-        let made = rendered(&spec(json!({})), &BackupRepoStatus::default(), &offered, &parameters).unwrap();
+        let made = rendered(&spec(&json!({})), &BackupRepoStatus::default(), &offered, &parameters).unwrap();
         let finding = made.storage.unwrap_err();
         assert_eq!(finding.reason, BackupRepoReason::PrepareCsiSecretFailed);
         assert!(!finding.message.contains("hunter2"), "{finding}");
@@ -397,7 +400,7 @@ mod tests {
             };
             let config: BTreeMap<_, _> =
                 properties.keys().filter(|name| given(name)).map(|name| (name.clone(), value(name))).collect();
-            let wanted = spec(json!({ "config": config, "accessMethod": "Mount" }));
+            let wanted = spec(&json!({ "config": config, "accessMethod": "Mount" }));
             let parameters = parameters(&wanted, &shipped.spec, None).unwrap();
             assert_eq!(not_given(&shipped.spec, &parameters), Vec::<String>::new());
             let made = rendered(&wanted, &status, &shipped.spec, &parameters).unwrap();

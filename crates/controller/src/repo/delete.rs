@@ -32,8 +32,9 @@ pub(super) async fn delete(ctx: &Context, api: &Api<BackupRepo>, repo: &BackupRe
     let gone = BackupRepoCondition::DerivedObjectsDeleted;
     match &end {
         Ok(None) => draft.holds(gone, BackupRepoReason::DerivedObjectsDeleted, ""),
-        Ok(Some((reason, message))) => draft.fails(gone, *reason, message.clone()),
-        Err(_) => {}
+        Ok(Some((reason, message))) => draft.fails(gone, *reason, message),
+        // Tried again; the status stays as it is.
+        Err(_) => (),
     }
     let now = draft.publish(api, repo).await?;
     let repo = now.as_ref().unwrap_or(repo);

@@ -255,7 +255,7 @@ async fn check(
         Step::Failed(why) => {
             let events = observe::events(ctx, &name, job.as_deref(), &pods).await?;
             let message = pre_check::explain(why, not_given, &events);
-            draft.fails(passed, BackupRepoReason::PreCheckFailed, message.clone());
+            draft.fails(passed, BackupRepoReason::PreCheckFailed, &message);
             ended = Some((EventType::Warning, BackupRepoReason::PreCheckFailed, message));
         }
     }
@@ -310,8 +310,8 @@ impl Draft {
         self.set(type_, ConditionStatus::True, reason, message);
     }
 
-    fn fails(&mut self, type_: BackupRepoCondition, reason: BackupRepoReason, message: String) {
-        self.set(type_, ConditionStatus::False, reason, &message);
+    fn fails(&mut self, type_: BackupRepoCondition, reason: BackupRepoReason, message: &str) {
+        self.set(type_, ConditionStatus::False, reason, message);
     }
 
     fn unknown(&mut self, type_: BackupRepoCondition, reason: BackupRepoReason, message: &str) {
@@ -319,7 +319,7 @@ impl Draft {
     }
 
     fn finding(&mut self, finding: &Finding) {
-        self.fails(finding.condition, finding.reason, finding.message.clone());
+        self.fails(finding.condition, finding.reason, &finding.message);
     }
 
     /// Writes the status if it differs from that of `repo`; the phase follows from the conditions.

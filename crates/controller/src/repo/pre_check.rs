@@ -107,7 +107,8 @@ fn last_words(pods: &[Arc<Pod>]) -> Option<String> {
     let newest = pods.iter().max_by_key(|pod| pod.creation_timestamp().map(|time| time.0))?;
     let statuses = newest.status.as_ref()?.container_statuses.as_ref()?;
     let message = statuses.iter().find_map(|status| status.state.as_ref()?.terminated.as_ref()?.message.clone())?;
-    Some(quote(message.lines().map(|line| format!("  {line}\n")).collect()))
+    let indented = message.lines().flat_map(|line| ["  ", line, "\n"]).collect();
+    Some(quote(indented))
 }
 
 /// The condition's message when the check failed.
@@ -117,15 +118,12 @@ pub(super) fn explain(why: &str, not_given: &[String], events: &[Event]) -> Stri
         text.push_str("\nparameters that the provider requires and that are not given: ");
         text.push_str(&not_given.join(", "));
     }
-    let told: String = events
-        .iter()
-        .filter(|event| event.type_.as_deref() != Some("Normal"))
-        .map(|event| {
-            let object = event.involved_object.kind.as_deref().unwrap_or_default();
-            let (reason, message) = (event.reason.as_deref(), event.message.as_deref());
-            format!("  {object} {}: {}\n", reason.unwrap_or_default(), message.unwrap_or_default())
-        })
-        .collect();
+    let mut told = String::new();
+    for event in events.iter().filter(|event| event.type_.as_deref() != Some("Normal")) {
+        let object = event.involved_object.kind.as_deref().unwrap_or_default();
+        let (reason, message) = (event.reason.as_deref(), event.message.as_deref());
+        told.extend(["  ", object, " ", reason.unwrap_or_default(), ": ", message.unwrap_or_default(), "\n"]);
+    }
     if !told.is_empty() {
         text.push_str("\nevents:\n");
         text.push_str(&quote(told));
@@ -145,7 +143,7 @@ fn quote(mut text: String) -> String {
 /// The Job. `name` is also that of the Secret or claim that it uses.
 pub(super) fn build(repo: &BackupRepo, name: &str, wanted: Wanted<'_>, way: Way, settings: &Settings) -> Job {
     let prefix = format!("/{}", repo.spec.path_prefix.as_deref().unwrap_or_default().trim_matches('/'));
-    let command = ["/datasafed", "check", "--prefix", &prefix].map(str::to_owned).to_vec();
+    let command = ["/datasafed", "check", &prefix].map(str::to_owned).to_vec();
     let mut container = pod::container(CONTAINER, &settings.mover_image, command, settings);
     let context = container.security_context.get_or_insert_default();
     context.run_as_user = Some(USER);
@@ -201,13 +199,13 @@ mod tests {
         vec![conditions::new(BackupRepoCondition::PreCheckPassed, status, reason, "", None, now)]
     }
 
-    fn check(annotations: Value, status: Value) -> Job {
+    fn check(annotations: &Value, status: &Value) -> Job {
         let metadata = json!({ "name": "pre-check", "uid": "u", "annotations": annotations });
         serde_json::from_value(json!({ "metadata": metadata, "status": status })).unwrap()
     }
 
-    fn current(status: Value) -> Job {
-        check(json!({ annotations::BACKUP_REPO_DIGEST: "d1" }), status)
+    fn current(status: &Value) -> Job {
+        check(&json!({ annotations::BACKUP_REPO_DIGEST: "d1" }), status)
     }
 
     fn ended(message: &str) -> Vec<Arc<Pod>> {
@@ -227,7 +225,7 @@ mod tests {
     #[test]
     fn a_check_is_started_once_and_settled_once() {
         assert_eq!(step(&[], WANTED, None, &[]), Step::Start);
-        assert_eq!(step(&unknown(), WANTED, Some(&current(json!({}))), &[]), Step::Running(None));
+        assert_eq!(step(&unknown(), WANTED, Some(&current(&json!({}))), &[]), Step::Running(None));
         for (status, reason) in [
             (ConditionStatus::True, BackupRepoReason::PreCheckPassed),
             (ConditionStatus::False, BackupRepoReason::PreCheckFailed),
@@ -238,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_check_for_other_parameters_is_cleared() {
-        let old = check(json!({ annotations::BACKUP_REPO_DIGEST: "d0" }), failed());
+        let old = check(&json!({ annotations::BACKUP_REPO_DIGEST: "d0" }), &failed());
         assert_eq!(step(&unknown(), WANTED, Some(&old), &[]), Step::Clear);
     }
 
@@ -247,10 +245,10 @@ mod tests {
         let passed = with(ConditionStatus::True, BackupRepoReason::PreCheckPassed);
         let asked = Wanted { request: Some("t2"), ..WANTED };
         assert_eq!(step(&passed, asked, None, &[]), Step::Start);
-        assert_eq!(step(&passed, asked, Some(&current(json!({}))), &[]), Step::Clear);
+        assert_eq!(step(&passed, asked, Some(&current(&json!({}))), &[]), Step::Clear);
         let mine = check(
-            json!({ annotations::BACKUP_REPO_DIGEST: "d1", annotations::CHECK_REQUESTED_AT: "t2" }),
-            json!({ "conditions": [{ "type": "Complete", "status": "True" }] }),
+            &json!({ annotations::BACKUP_REPO_DIGEST: "d1", annotations::CHECK_REQUESTED_AT: "t2" }),
+            &json!({ "conditions": [{ "type": "Complete", "status": "True" }] }),
         );
         assert_eq!(step(&passed, asked, Some(&mine), &[]), Step::Passed);
     }
@@ -269,23 +267,23 @@ mod tests {
     fn what_cannot_get_better_fails_at_the_first_attempt() {
         let denied = ended(r#"{"version":1,"cause":"AccessDenied","error":"bucket b refuses us"}"#);
         assert_eq!(
-            step(&unknown(), WANTED, Some(&current(json!({}))), &denied),
+            step(&unknown(), WANTED, Some(&current(&json!({}))), &denied),
             Step::Failed("AccessDenied: bucket b refuses us".into())
         );
         let unreachable = ended(r#"{"version":1,"cause":"Unreachable","error":"no answer from s3.example"}"#);
         assert_eq!(
-            step(&unknown(), WANTED, Some(&current(json!({}))), &unreachable),
+            step(&unknown(), WANTED, Some(&current(&json!({}))), &unreachable),
             Step::Running(Some("Unreachable: no answer from s3.example; trying again".into()))
         );
         assert_eq!(
-            step(&unknown(), WANTED, Some(&current(failed())), &unreachable),
+            step(&unknown(), WANTED, Some(&current(&failed())), &unreachable),
             Step::Failed("Unreachable: no answer from s3.example".into())
         );
     }
 
     #[test]
     fn without_a_report_the_end_of_the_log_is_told() {
-        let told = step(&unknown(), WANTED, Some(&current(failed())), &ended("exec format error"));
+        let told = step(&unknown(), WANTED, Some(&current(&failed())), &ended("exec format error"));
         assert_eq!(told, Step::Failed("BackoffLimitExceeded:too often\n  exec format error\n".into()));
     }
 
