@@ -43,9 +43,11 @@ impl Repo {
         if is_hidden(&entry.key) {
             return None;
         }
-        if self.encryption.is_some() && !entry.dir {
+        if let Some(encryption) = &self.encryption
+            && !entry.dir
+        {
             entry.key.truncate(entry.key.strip_suffix(ENCRYPTED_SUFFIX)?.len());
-            entry.size -= Encryption::OVERHEAD;
+            entry.size -= encryption.overhead();
         }
         Some(entry)
     }

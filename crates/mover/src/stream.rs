@@ -10,8 +10,8 @@ use std::thread;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use crate::codec::crypt::{DecryptReader, Encryption};
-use crate::codec::{Compression, Encrypt, Link, Stage};
+use crate::codec::crypt::Encryption;
+use crate::codec::{Compression, Link, Stage};
 use crate::error::{Cause, Error, Result};
 use crate::signal::Stop;
 use crate::storage::{Sink, Source};
@@ -149,7 +149,7 @@ fn feed(mut input: Input, transform: Transform, outlet: Link) -> Result<()> {
     let broken = |error: io::Error| Error::other(crate::error::reason(&error));
     let mut chain: Link = outlet;
     if let Some(encryption) = transform.encryption {
-        chain = Box::new(Encrypt::new(chain, encryption));
+        chain = encryption.encrypt(chain).map_err(broken)?;
     }
     if let Some(compression) = transform.compression {
         chain = compression.encode(chain);
@@ -255,7 +255,7 @@ fn drain(from: Receiver<Result<Bytes>>, transform: &Transform, output: &mut Outp
     }
     let mut reader: Box<dyn Read + Send> = Box::new(input);
     if let Some(encryption) = &transform.encryption {
-        reader = Box::new(DecryptReader::new(reader, encryption.clone()));
+        reader = encryption.decrypt(reader).map_err(undo)?;
     }
     if let Some(compression) = transform.compression {
         reader = compression.decode(reader).map_err(undo)?;

@@ -1,12 +1,16 @@
-//! The contract's encryption: AES in cipher feedback mode behind a random initial vector, without authentication.
+//! Encryption. The contract's: AES in cipher feedback mode behind a random initial vector, without authentication. Ours:
+//! the age format, see [`super::age_format`].
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use aes::cipher::{AsyncStreamCipher, KeyIvInit};
 use aes::{Aes128, Aes192, Aes256};
 use hkdf::Hkdf;
 use sha2::Sha256;
 
+use super::age_format::Keys;
+use super::{Link, Stage};
 use crate::error::{Error, Result};
 
 const IV: usize = 16;
@@ -23,14 +27,29 @@ enum Algorithm {
 
 /// Algorithm and key of a process.
 #[derive(Clone)]
-pub(crate) struct Encryption {
+pub(crate) enum Encryption {
+    /// The contract's modes.
+    Cfb(Cfb),
+    /// Ours.
+    Age(Arc<Keys>),
+}
+
+/// A contract's mode and its key.
+#[derive(Clone)]
+pub(crate) struct Cfb {
     algorithm: Algorithm,
     key: [u8; 32],
 }
 
 impl Encryption {
-    /// Bytes that encryption adds to each object.
-    pub(crate) const OVERHEAD: i64 = IV as i64;
+    /// Bytes that encryption adds to each object, where that is always the same. The header of an age object depends on
+    /// its readers, so such objects are listed with their stored size.
+    pub(crate) fn overhead(&self) -> i64 {
+        match self {
+            Self::Cfb(_) => IV as i64,
+            Self::Age(_) => 0,
+        }
+    }
 
     /// # Errors
     /// An unknown name, or no pass phrase.
@@ -42,9 +61,30 @@ impl Encryption {
             "AES-128-CFB" => Algorithm::Aes128,
             "AES-192-CFB" => Algorithm::Aes192,
             "AES-256-CFB" => Algorithm::Aes256,
+            "AGE" => {
+                let material =
+                    std::str::from_utf8(pass_phrase).map_err(|_| Error::other("age key material is not UTF-8"))?;
+                return Ok(Self::Age(Keys::parse(material)?));
+            }
             other => return Err(Error::other(format!("unknown encryption algorithm: {other}"))),
         };
-        Ok(Self { algorithm, key: derive(pass_phrase) })
+        Ok(Self::Cfb(Cfb { algorithm, key: derive(pass_phrase) }))
+    }
+
+    /// Puts encryption in front of a link.
+    pub(crate) fn encrypt(&self, next: Link) -> io::Result<Link> {
+        Ok(match self {
+            Self::Cfb(cfb) => Box::new(EncryptWriter::new(next, cfb.clone())),
+            Self::Age(keys) => Box::new(keys.encrypt(next)?),
+        })
+    }
+
+    /// Puts decryption behind a reader.
+    pub(crate) fn decrypt<'a>(&self, input: Box<dyn Read + Send + 'a>) -> io::Result<Box<dyn Read + Send + 'a>> {
+        Ok(match self {
+            Self::Cfb(cfb) => Box::new(DecryptReader::new(input, cfb.clone())),
+            Self::Age(keys) => Box::new(keys.decrypt(input)?),
+        })
     }
 }
 
@@ -79,9 +119,9 @@ fn next_iv(iv: &mut [u8; IV], ciphertext: &[u8]) {
 }
 
 /// Encrypts what is written to it.
-pub(crate) struct EncryptWriter<W> {
+struct EncryptWriter<W> {
     inner: W,
-    encryption: Encryption,
+    encryption: Cfb,
     iv: [u8; IV],
     begun: bool,
     /// Plaintext that does not fill a chunk yet.
@@ -89,7 +129,7 @@ pub(crate) struct EncryptWriter<W> {
 }
 
 impl<W: Write> EncryptWriter<W> {
-    pub(crate) fn new(inner: W, encryption: Encryption) -> Self {
+    fn new(inner: W, encryption: Cfb) -> Self {
         Self { inner, encryption, iv: rand::random(), begun: false, waiting: Vec::with_capacity(CHUNK) }
     }
 
@@ -106,7 +146,7 @@ impl<W: Write> EncryptWriter<W> {
     }
 
     /// Writes the rest and gives the inner writer back.
-    pub(crate) fn finish(mut self) -> io::Result<W> {
+    fn complete(mut self) -> io::Result<W> {
         self.encrypt_waiting()?;
         Ok(self.inner)
     }
@@ -127,17 +167,23 @@ impl<W: Write> Write for EncryptWriter<W> {
     }
 }
 
+impl Stage for EncryptWriter<Link> {
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        self.complete()?.finish()
+    }
+}
+
 /// Decrypts what is read from it.
-pub(crate) struct DecryptReader<R> {
+struct DecryptReader<R> {
     inner: R,
-    encryption: Encryption,
+    encryption: Cfb,
     iv: Option<[u8; IV]>,
     chunk: Vec<u8>,
     at: usize,
 }
 
 impl<R: Read> DecryptReader<R> {
-    pub(crate) fn new(inner: R, encryption: Encryption) -> Self {
+    fn new(inner: R, encryption: Cfb) -> Self {
         Self { inner, encryption, iv: None, chunk: Vec::new(), at: 0 }
     }
 
@@ -197,6 +243,7 @@ impl<R: Read> Read for DecryptReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::tests::{collect, encode};
 
     #[test]
     fn keys_are_the_contracts() {
@@ -224,8 +271,8 @@ mod tests {
             ("AES-256-CFB", "cd68a8ba7e886f00326ebd9da560bfca0ad5c4"),
         ] {
             let encryption = Encryption::new(name, b"01234567890123456789012345678901").unwrap();
-            let mut plain = Vec::new();
-            DecryptReader::new(bytes(hex).as_slice(), encryption).read_to_end(&mut plain).unwrap();
+            let stored = bytes(hex);
+            let plain = collect(encryption.decrypt(Box::new(stored.as_slice())).unwrap()).unwrap();
             assert_eq!(plain, b"foo", "{name}");
         }
     }
@@ -235,14 +282,9 @@ mod tests {
         for size in [0, 1, 15, 16, 17, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5] {
             let encryption = Encryption::new("AES-256-CFB", b"pw").unwrap();
             let plain: Vec<u8> = (0..size).map(|at| (at * 7 % 251) as u8).collect();
-            let mut writer = EncryptWriter::new(Vec::new(), encryption.clone());
-            for piece in plain.chunks(1000) {
-                writer.write_all(piece).unwrap();
-            }
-            let stored = writer.finish().unwrap();
+            let stored = encode(&plain, |next| encryption.encrypt(next).unwrap());
             assert_eq!(stored.len(), size + IV);
-            let mut back = Vec::new();
-            DecryptReader::new(stored.as_slice(), encryption).read_to_end(&mut back).unwrap();
+            let back = collect(encryption.decrypt(Box::new(stored.as_slice())).unwrap()).unwrap();
             assert!(back == plain, "{size}");
         }
     }

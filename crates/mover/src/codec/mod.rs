@@ -1,5 +1,6 @@
 //! Compression formats: which names there are, how each is written and read.
 
+mod age_format;
 pub(crate) mod crypt;
 mod deflate;
 mod lz4;
@@ -10,8 +11,6 @@ mod zstandard;
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
-
-use crypt::{EncryptWriter, Encryption};
 
 /// Names for `-z` and `-d`, in the order in which mistakes list them.
 pub(crate) const NAMES: &[&str] = &[
@@ -118,31 +117,6 @@ impl Compression {
     }
 }
 
-/// The link that encrypts.
-pub(crate) struct Encrypt(EncryptWriter<Link>);
-
-impl Encrypt {
-    pub(crate) fn new(next: Link, encryption: Encryption) -> Self {
-        Self(EncryptWriter::new(next, encryption))
-    }
-}
-
-impl Write for Encrypt {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Stage for Encrypt {
-    fn finish(self: Box<Self>) -> io::Result<()> {
-        self.0.finish()?.finish()
-    }
-}
-
 /// A decoder's complaint in the contract's words.
 fn damaged(why: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("decompression error: {why}"))
@@ -172,8 +146,47 @@ impl<R: Read> Read for Checked<R> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::sync::{Arc, Mutex};
+
+    /// A link that keeps what it gets.
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stage for Kept {
+        fn finish(self: Box<Self>) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What comes out of a link when `plain` is written to it in pieces.
+    pub(crate) fn encode(plain: &[u8], link: impl FnOnce(Link) -> Link) -> Vec<u8> {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let mut link = link(Box::new(Kept(kept.clone())));
+        for piece in plain.chunks(1000) {
+            link.write_all(piece).unwrap();
+        }
+        link.finish().unwrap();
+        let stored = kept.lock().unwrap();
+        stored.clone()
+    }
+
+    pub(crate) fn collect(mut reader: impl Read) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
 
     #[test]
     fn every_name_is_known() {
