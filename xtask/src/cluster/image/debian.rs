@@ -10,7 +10,7 @@ use crate::cluster::cache::{self, Key};
 use crate::cluster::sh;
 
 /// Raised when the steps below change what comes out.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 pub(super) fn make(name: &str, recipe: &Debian) -> Result<Image> {
     let entrypoint = entrypoint(recipe.kind);
@@ -30,8 +30,10 @@ pub(super) fn make(name: &str, recipe: &Debian) -> Result<Image> {
 fn mmdebstrap(recipe: &Debian, entrypoint: Option<&Path>, tar: &Path) -> std::process::Command {
     let mut packages = vec!["zstd", "jq", "procps"];
     packages.extend(recipe.packages);
-    let mut command =
-        sh::command("mmdebstrap", ["--variant=minbase", "--format=tar", "--aptopt=APT::Install-Recommends \"false\""]);
+    let mut command = sh::command(
+        "mmdebstrap",
+        ["--variant=minbase", "--format=tar", "--skip=cleanup/run", "--aptopt=APT::Install-Recommends \"false\""],
+    );
     command.arg(format!("--include={}", packages.join(",")));
     for unwanted in ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"] {
         command.arg(format!("--dpkgopt=path-exclude={unwanted}"));
@@ -90,18 +92,23 @@ fn customize(kind: Kind) -> Vec<String> {
             format!(
                 "sed -ri \"s/^#?(listen_addresses)\\s*=.*/\\1 = '*'/\" \"$1/usr/share/postgresql/{major}/postgresql.conf.sample\""
             ),
-            "install -d -m 3777 -o 999 -g 999 \"$1/var/run/postgresql\"".to_owned(),
-            "install -d -m 1777 -o 999 -g 999 \"$1/var/lib/postgresql/data\"".to_owned(),
-            "mkdir -p \"$1/docker-entrypoint-initdb.d\"".to_owned(),
+            folders("3777", "/run/postgresql"),
+            folders("1777", "/var/lib/postgresql/data"),
+            folders("755", "/docker-entrypoint-initdb.d"),
         ],
         Kind::MariaDb | Kind::MySql => vec![
             // MySQL refuses to start without the folder it allows files to be read from.
-            "install -d -m 750 -o 999 -g 999 \"$1/var/lib/mysql-files\"".to_owned(),
-            "install -d -m 1777 -o 999 -g 999 \"$1/var/lib/mysql\" \"$1/run/mysqld\"".to_owned(),
-            "mkdir -p \"$1/docker-entrypoint-initdb.d\"".to_owned(),
+            folders("750", "/var/lib/mysql-files"),
+            folders("1777", "/var/lib/mysql /run/mysqld"),
+            folders("755", "/docker-entrypoint-initdb.d"),
         ],
-        Kind::Command(_) => vec!["install -d -m 1777 \"$1/data\"".to_owned()],
+        Kind::Command(_) => vec![folders("1777", "/data")],
     }
+}
+
+/// Made from inside: links such as `/var/run` would lead out of the image otherwise.
+fn folders(mode: &str, paths: &str) -> String {
+    format!("chroot \"$1\" install -d -m {mode} -o 999 -g 999 {paths}")
 }
 
 fn entrypoint(kind: Kind) -> Option<&'static str> {
