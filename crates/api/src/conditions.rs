@@ -93,6 +93,8 @@ words! {
         ValidationPassed = "ValidationPassed",
         /// Stage 1: volumes are created and filled.
         PrepareData = "PrepareData",
+        /// Ours: the restored copy of the workload runs.
+        WorkloadReady = "WorkloadReady",
         /// Stage 2: actions against the started database.
         PostReady = "PostReady",
         /// Declared by the contract, never set.

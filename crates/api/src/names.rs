@@ -77,6 +77,10 @@ pub mod labels {
     pub const WORKLOAD_NAME: &str = "kbbackup.io/workload-name";
     /// Ours, on workloads: the action they carry out, as recorded in the status of the backup or restore.
     pub const ACTION: &str = "kbbackup.io/action";
+    /// Ours, on workloads that a restore created: name of the backup.
+    pub const RESTORED_FROM: &str = "kbbackup.io/restored-from";
+    /// Ours, on the pods of a restored workload whose own labels do not tell it from the original: name of the workload.
+    pub const WORKLOAD: &str = "kbbackup.io/workload";
     /// Ours, on objects made by `install`: which part of the installation they are, for example `operator`.
     pub const PART: &str = "kbbackup.io/part";
 }
@@ -179,6 +183,8 @@ pub mod annotations {
     pub const ALLOW_RESTORE_TO: &str = "kbbackup.io/allow-restore-to";
     /// Ours, on a restore to a workload: replicas of the new workload.
     pub const REPLICAS: &str = "kbbackup.io/replicas";
+    /// Ours, on objects that a restore created: `<namespace>/<name>/<uid>` of the restore.
+    pub const RESTORED_BY: &str = "kbbackup.io/restored-by";
     /// Ours, on a restore: JSON that its script reported, for example the position reached.
     pub const RESTORED: &str = "kbbackup.io/restored";
     /// Ours, on a backup: pairs `<action>=<uid of the pod that did it>`, separated by commas, which the seal covers.

@@ -16,6 +16,7 @@ pub mod policy;
 pub mod provider;
 pub mod rbac;
 pub mod repo;
+pub mod restore;
 pub mod run;
 pub mod settings;
 pub mod status;

@@ -198,9 +198,11 @@ pub enum Next {
     },
 }
 
-/// Behaviour 4.4 and 4.10: walks each list to its first action that is not completed; seals when all are.
-pub fn advance(status: &BackupStatus, seen: &[SeenAction], now: Timestamp) -> Advance {
+/// Behaviour 4.4 and 4.10: walks each list to its first action that is not completed; seals when all are. `home` is the
+/// backup's namespace.
+pub fn advance(home: &str, status: &BackupStatus, seen: &[SeenAction], now: Timestamp) -> Advance {
     let mut walk = Walk {
+        home,
         status: status.clone(),
         seen,
         now,
@@ -240,6 +242,7 @@ pub fn advance(status: &BackupStatus, seen: &[SeenAction], now: Timestamp) -> Ad
 }
 
 struct Walk<'a> {
+    home: &'a str,
     status: BackupStatus,
     seen: &'a [SeenAction],
     now: Timestamp,
@@ -317,9 +320,8 @@ impl Walk<'_> {
             let report = without_error(outcome::report(pod, "manager")?)?;
             found = Found::of(&report)?;
         }
-        let namespace =
-            self.status.actions[index].object_ref.as_ref().and_then(|reference| reference.namespace.clone());
-        let in_place = namespace.is_some() && pod.namespace() == namespace;
+        // A pod elsewhere runs an exec action, which has no way to the repository.
+        let in_place = pod.namespace().as_deref() == Some(self.home);
         if name != names::SEAL_ACTION && in_place {
             self.attempts.extend(pod.uid().map(|uid| (name, uid)));
         }

@@ -101,7 +101,7 @@ async fn begin(ctx: &Context, backup: &Backup) -> Result<Action, Error> {
 async fn advance(ctx: &Context, backup: Backup) -> Result<Action, Error> {
     let Some(status) = backup.status.clone() else { return Ok(Action::requeue(AT_ONCE)) };
     let seen = observe::children(ctx, &backup, &status.actions).await?;
-    let step = decide::advance(&status, &seen, ctx.now());
+    let step = decide::advance(&backup.namespace().unwrap_or_default(), &status, &seen, ctx.now());
     let mut notes = BTreeMap::new();
     let recorded = backup.annotations().get(annotations::ATTEMPTS).map(String::as_str);
     let attempts = decide::attempts(recorded, &step.attempts);

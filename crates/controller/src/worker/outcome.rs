@@ -115,7 +115,7 @@ fn failed_container(pod: &Pod) -> String {
 }
 
 /// What keeps a pod from running, if it is known.
-fn obstacle(pod: &Pod) -> Option<String> {
+pub fn obstacle(pod: &Pod) -> Option<String> {
     // Passing states on the way to running are no obstacles.
     const HARMLESS: [&str; 2] = ["PodInitializing", "ContainerCreating"];
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
