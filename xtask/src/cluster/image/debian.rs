@@ -30,6 +30,7 @@ pub(super) fn make(name: &str, recipe: &Debian) -> Result<Image> {
 fn mmdebstrap(recipe: &Debian, entrypoint: Option<&Path>, tar: &Path) -> std::process::Command {
     let mut packages = vec!["zstd", "jq", "procps"];
     packages.extend(recipe.packages);
+    // cleanup/run would remove the engines' socket folders.
     let mut command = sh::command(
         "mmdebstrap",
         ["--variant=minbase", "--format=tar", "--skip=cleanup/run", "--aptopt=APT::Install-Recommends \"false\""],
