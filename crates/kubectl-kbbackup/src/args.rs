@@ -16,7 +16,7 @@ use crate::{
 
 const FIRST_STEPS: &str = "\
 First steps:
-  kubectl kbbackup install                                  the operator, and a repository to start with
+  kubectl kbbackup install                                  the operator and a first repository
   kubectl kbbackup backup statefulset/pg --wait             back up a database
   kubectl kbbackup list                                     what there is
   kubectl kbbackup restore pg-copy --from BACKUP --wait     bring it back, as a running database

@@ -18,6 +18,9 @@ use crate::{
 /// Lines of log shown for a failure.
 const LINES: i64 = 20;
 
+/// Container that reports what the script did.
+const SIDE_CAR: &str = "manager";
+
 /// Pods of a backup or restore, oldest first. `selector` holds the label of the contract.
 pub(crate) async fn pods(app: &App, namespace: &str, selector: &str) -> Result<Vec<Pod>> {
     let mut pods = list_all(&app.within::<Pod>(namespace), ListParams::default().labels(selector), "pods").await?;
@@ -39,6 +42,10 @@ pub(crate) fn troubles(pod: &Pod) -> Vec<(String, String)> {
     let statuses = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
     let mut troubles: Vec<(String, String)> =
         statuses.filter_map(|container| Some((container.name.clone(), trouble(container)?))).collect();
+    // The side-car only repeats that the script failed.
+    if troubles.len() > 1 {
+        troubles.retain(|(container, _)| container != SIDE_CAR);
+    }
     let unschedulable = status
         .conditions
         .iter()
@@ -150,11 +157,21 @@ fn event_line(event: &Event, now: Timestamp) -> String {
     )
 }
 
-/// Streams a container's log line by line; ends with the container.
-pub(crate) async fn stream(ui: &Ui, api: &Api<Pod>, pod: &str, params: &LogParams, prefix: &str) -> Result<()> {
+/// Streams a container's log line by line; ends with the container. `title` is said before the first line.
+pub(crate) async fn stream(
+    ui: &Ui,
+    api: &Api<Pod>,
+    pod: &str,
+    params: &LogParams,
+    prefix: &str,
+    mut title: Option<String>,
+) -> Result<()> {
     let log = api.log_stream(pod, params).await.doing(|| format!("the log of pod/{pod} cannot be read"))?;
     let mut lines = log.lines();
     while let Some(line) = lines.try_next().await? {
+        if let Some(title) = title.take() {
+            ui.say(&title);
+        }
         ui.log_line(&format!("{prefix}{line}"));
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! What the state of an object means to somebody who waits for its end. Pure.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kbbackup_api::{
     names::{annotations, labels},
@@ -63,14 +65,14 @@ fn backup_line(backup: &Backup, phase: Option<BackupPhase>) -> String {
         }
     }
     parts.extend(bytes_done(backup.annotations().get(annotations::PROGRESS)));
-    parts.extend(
-        backup
-            .annotations()
-            .get(annotations::WAITING_FOR)
-            .filter(|text| !text.is_empty())
-            .map(|text| format!("waiting: {text}")),
-    );
+    parts.extend(obstacle(backup.annotations()));
     format!("backup/{}: {}", backup.name_any(), parts.join(" · "))
+}
+
+/// What the operator is waiting for or trying again.
+fn obstacle(annotations: &BTreeMap<String, String>) -> Option<String> {
+    let text = annotations.get(annotations::WAITING_FOR).filter(|text| !text.is_empty())?;
+    Some(text.lines().next().unwrap_or_default().to_owned())
 }
 
 /// The operator's figure of bytes; with a total also in percent.
@@ -128,13 +130,8 @@ fn restore_line(restore: &Restore) -> String {
         });
     }
     parts.extend(bytes_done(restore.annotations().get(annotations::PROGRESS)));
-    parts.extend(
-        restore
-            .annotations()
-            .get(annotations::WAITING_FOR)
-            .filter(|text| !text.is_empty())
-            .map(|text| format!("waiting: {text}")),
-    );
+    // The same obstacle may stand in a condition as well.
+    parts.extend(obstacle(restore.annotations()).filter(|text| !parts.contains(text)));
     if parts.is_empty() {
         parts.push("running".to_owned());
     }
@@ -163,7 +160,10 @@ pub(crate) fn repo(repo: Option<&BackupRepo>) -> Seen<Ending> {
     let current = status.observed_generation.is_none_or(|seen| Some(seen) >= repo.metadata.generation);
     match status.phase {
         Some(BackupRepoPhase::Ready) if current => Seen::End(Ending::Good),
-        Some(BackupRepoPhase::Failed) if current => Seen::End(Ending::Bad(repo_reason(repo))),
+        // Before the first look is complete a repository is called Failed as well, without any condition saying so.
+        Some(BackupRepoPhase::Failed) if current && !repo_reason(repo).is_empty() => {
+            Seen::End(Ending::Bad(repo_reason(repo)))
+        }
         Some(BackupRepoPhase::Deleting) => Seen::End(Ending::Gone),
         Some(BackupRepoPhase::PreChecking) => {
             Seen::Going(format!("backuprepo/{name}: checking by writing and reading a file"))
@@ -257,6 +257,23 @@ mod tests {
         };
         assert!(matches!(super::repo(Some(&repo(1))), Seen::Going(_)));
         assert!(matches!(super::repo(Some(&repo(2))), Seen::End(Ending::Good)));
+    }
+
+    #[test]
+    fn a_failure_without_a_reason_is_none_yet() {
+        let repo = |conditions: serde_json::Value| -> BackupRepo {
+            serde_json::from_value(json!({
+                "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "BackupRepo",
+                "metadata": {"name": "main"},
+                "spec": {"storageProviderRef": "s3", "pvReclaimPolicy": "Retain"},
+                "status": {"phase": "Failed", "conditions": conditions}
+            }))
+            .unwrap()
+        };
+        assert!(matches!(super::repo(Some(&repo(json!([])))), Seen::Going(_)));
+        let said = json!([{"type": "PreCheckPassed", "status": "False", "reason": "PreCheckFailed", "message": "no",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        assert!(matches!(super::repo(Some(&repo(said))), Seen::End(Ending::Bad(_))));
     }
 
     #[test]

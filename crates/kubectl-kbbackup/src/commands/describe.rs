@@ -137,8 +137,10 @@ fn describe(backup: &Backup, pods: &[Pod], events: &[String], now: Timestamp) ->
             }
         }
     }
-    let troubles: Vec<String> = pods
-        .iter()
+    // The newest pod that is in trouble; earlier tries tell the same.
+    let last = pods.iter().rev().find(|pod| !diagnose::troubles(pod).is_empty());
+    let troubles: Vec<String> = last
+        .into_iter()
         .flat_map(|pod| {
             diagnose::troubles(pod)
                 .into_iter()

@@ -65,7 +65,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &LogsArgs) -> Result<Exit> {
         for container in containers(pod, args) {
             let prefix = if several { format!("[{} {container}] ", pod.name_any()) } else { String::new() };
             let params = params(args, &container, false);
-            if let Err(error) = diagnose::stream(ui, &api, &pod.name_any(), &params, &prefix).await {
+            if let Err(error) = diagnose::stream(ui, &api, &pod.name_any(), &params, &prefix, None).await {
                 ui.warn(&error.to_string());
             }
         }
@@ -156,8 +156,8 @@ async fn stream_new(
             if !has_started(&pod, &container) || !shown.insert((pod_name.clone(), container.clone())) {
                 continue;
             }
-            ui.say(&format!("pod/{pod_name} container {container}:"));
-            diagnose::stream(ui, &api, &pod_name, &params(args, &container, true), "").await?;
+            let title = format!("pod/{pod_name} container {container}:");
+            diagnose::stream(ui, &api, &pod_name, &params(args, &container, true), "", Some(title)).await?;
             return Ok(true);
         }
     }

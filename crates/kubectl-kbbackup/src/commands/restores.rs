@@ -294,7 +294,7 @@ async fn logs(ui: &Ui, app: &App, args: &LogsArgs) -> Result<Exit> {
             tail_lines: args.tail,
             ..LogParams::default()
         };
-        if let Err(error) = diagnose::stream(ui, &api, &name, &params, &prefix).await {
+        if let Err(error) = diagnose::stream(ui, &api, &name, &params, &prefix, None).await {
             ui.warn(&error.to_string());
         }
     }

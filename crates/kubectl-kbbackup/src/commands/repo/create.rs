@@ -158,8 +158,10 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
         ui.hint(&format!("kubectl kbbackup repo describe {name}"));
         return Ok(Exit::Done);
     }
-    if let Err(error) = super::wait_ready(ui, app, &name, args.wait.limit()).await {
+    if let Err(mut error) = super::wait_ready(ui, app, &name, args.wait.limit()).await {
         if args.rollback && error.exit == Exit::Failed {
+            // There is nothing left to describe.
+            error.hints.retain(|hint| !hint.starts_with("kubectl"));
             undo(app, &name, secret.as_ref()).await;
             ui.say(&format!("backuprepo/{name} and its Secret were removed again"));
         }
