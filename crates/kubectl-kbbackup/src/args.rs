@@ -1,8 +1,11 @@
 //! The command line: global flags, groups of flags that several commands share, and the tree of commands.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use crate::{
     commands::{
@@ -260,6 +263,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
     let span: jiff::SignedDuration = text.parse().map_err(|_| "not a time such as 30s, 5m or 1h30m".to_owned())?;
     Duration::try_from(span).map_err(|_| "a negative time makes no sense here".to_owned())
+}
+
+/// One of the words of an enum of the API; they are known to completion and told in errors.
+pub(crate) fn words<T>(words: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr + Clone + Send + Sync + 'static,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(words).try_map(|word| word.parse::<T>())
 }
 
 /// `key=value`.

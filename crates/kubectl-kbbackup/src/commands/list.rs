@@ -10,7 +10,7 @@ use kube::{ResourceExt, api::ListParams};
 
 use crate::{
     app::{App, get, list_all},
-    args::{OutputArgs, SelectArgs, retention},
+    args::{OutputArgs, SelectArgs, retention, words},
     error::{CliError, Result},
     exit::Exit,
     follow,
@@ -39,11 +39,11 @@ pub(crate) struct ListArgs {
     pub method: Option<String>,
 
     /// Full, Incremental, Differential, Continuous or Selective
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", value_parser = words::<BackupType>(BackupType::WORDS), hide_possible_values = true)]
     pub backup_type: Option<BackupType>,
 
     /// Completed, Failed, Running, …
-    #[arg(long, value_name = "PHASE")]
+    #[arg(long, value_name = "PHASE", value_parser = words::<BackupPhase>(BackupPhase::WORDS), hide_possible_values = true)]
     pub status: Option<BackupPhase>,
 
     /// Only backups in this repository

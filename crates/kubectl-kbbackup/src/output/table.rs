@@ -51,15 +51,27 @@ pub(crate) struct Sheet {
     text: String,
     /// A title that waits for its first line; without one it is not shown.
     pending: Option<String>,
+    /// Lines of the present block, not laid out yet: label and value.
+    block: Vec<(String, String)>,
 }
 
-/// Width of the keys of a [`Sheet`].
+/// Least width of the keys of a [`Sheet`]; a block with longer ones gets as much as it needs.
 const KEY: usize = 16;
 
 impl Sheet {
     pub(crate) fn title(&mut self, title: &str) -> &mut Self {
+        self.flush();
         self.pending = Some(title.to_owned());
         self
+    }
+
+    /// Lays out the lines of the present block.
+    fn flush(&mut self) {
+        let width = self.block.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0).max(KEY);
+        for (label, value) in std::mem::take(&mut self.block) {
+            self.text.push_str(format!("{label:<width$} {value}").trim_end());
+            self.text.push('\n');
+        }
     }
 
     fn open(&mut self) {
@@ -88,8 +100,7 @@ impl Sheet {
         self.open();
         let label = format!("{indent}{key}:");
         for (number, part) in value.trim_end().lines().enumerate() {
-            let label = if number == 0 { label.as_str() } else { "" };
-            self.text.push_str(&format!("{label:<KEY$} {part}\n"));
+            self.block.push((if number == 0 { label.clone() } else { String::new() }, part.to_owned()));
         }
         self
     }
@@ -104,6 +115,7 @@ impl Sheet {
 
     /// Text as it is, indented.
     pub(crate) fn block(&mut self, text: &str) -> &mut Self {
+        self.flush();
         for line in text.lines() {
             self.open();
             self.text.push_str("  ");
@@ -113,8 +125,9 @@ impl Sheet {
         self
     }
 
-    pub(crate) fn finish(&self) -> String {
-        self.text.clone()
+    pub(crate) fn finish(&mut self) -> String {
+        self.flush();
+        std::mem::take(&mut self.text)
     }
 }
 

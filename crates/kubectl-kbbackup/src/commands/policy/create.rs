@@ -1,35 +1,24 @@
 //! `policy create`: looks at a StatefulSet and writes the policy that fits it.
 
 use clap::Args;
-use k8s_openapi::{
-    ByteString,
-    api::{
-        apps::v1::StatefulSet,
-        core::v1::{Secret, SecretKeySelector},
-    },
-};
-use kbbackup_api::v1alpha1::{
-    ActionSet, Availability, BackupPolicy, ConnectionCredential, EncryptionAlgorithm, EncryptionConfig,
-};
-use kube::{
-    ResourceExt,
-    api::{ListParams, ObjectMeta},
-};
-use rand::distr::{Alphanumeric, SampleString};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kbbackup_api::v1alpha1::{ActionSet, Availability, BackupPolicy, ConnectionCredential, EncryptionAlgorithm};
+use kube::{ResourceExt, api::ListParams};
 
+use super::{secrets, tell};
 use crate::{
     app::{self, App, check_name, list_all},
-    args::WriteArgs,
+    args::{WriteArgs, words},
     ask,
     build::policy::{self as build, Planned, Wish},
     commands::repo,
-    detect::{self, DataVolume, Engine, Found, Login, Unknown, Value},
+    detect::{self, DataVolume, Engine, Found, Unknown},
     error::{CliError, Result},
     exit::Exit,
     manifest::{self, How, Manifest},
     output::human,
     source::Source,
-    ui::{Mark, Ui},
+    ui::Ui,
 };
 
 /// Find out how a StatefulSet is backed up, and write that down as a BackupPolicy
@@ -106,7 +95,7 @@ pub(crate) struct CreateArgs {
     pub passphrase_secret: Option<String>,
 
     /// age (authenticated), or AES-128-CFB, AES-192-CFB, AES-256-CFB for exchange with KubeBlocks [default: age]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = words::<EncryptionAlgorithm>(EncryptionAlgorithm::WORDS), hide_possible_values = true)]
     pub encryption_algorithm: Option<EncryptionAlgorithm>,
 
     #[command(flatten)]
@@ -161,7 +150,7 @@ pub(crate) async fn plan(ui: &Ui, app: &App, workload_name: &str, args: &CreateA
     let engine = args.engine.as_deref().map(engine).transpose()?;
     let found = detect::detect(&workload, engine, args.container.as_deref())
         .map_err(|unknown| not_recognised(workload_name, &unknown))?;
-    tell(ui, workload_name, &found);
+    tell::tell(ui, workload_name, &found);
 
     let name = args.name.clone().unwrap_or_else(|| workload_name.to_owned());
     check_name("policy", &name)?;
@@ -171,8 +160,8 @@ pub(crate) async fn plan(ui: &Ui, app: &App, workload_name: &str, args: &CreateA
     }
     let methods = methods(app, &found, args).await?;
     let repo = repo::resolve(app, args.repo.as_deref()).await?;
-    let (encryption, passphrase) = encryption(app, &name, args).await?;
-    let credential = credential(app, args).await?;
+    let (encryption, passphrase) = secrets::encryption(app, &name, args).await?;
+    let credential = secrets::credential(app, args).await?;
     let wish = Wish {
         name,
         methods,
@@ -222,37 +211,6 @@ fn not_recognised(workload: &str, unknown: &Unknown) -> CliError {
     CliError::usage(format!("the engine of statefulset/{workload} was not recognised"), why).hint(format!(
         "kubectl kbbackup policy create --for statefulset/{workload} --engine postgresql --container NAME"
     ))
-}
-
-/// What was found, so that a wrong guess is seen before anything is written.
-fn tell(ui: &Ui, workload: &str, found: &Found) {
-    ui.say(&ui.marked(Mark::Good, &format!("statefulset/{workload} is {} ({})", found.engine.title, found.because)));
-    ui.say(&format!("  {:<10} {} ({})", "container", found.container, found.image));
-    ui.say(&format!("  {:<10} {}", "port", found.port.number));
-    ui.say(&format!("  {:<10} {}", "login", login_text(&found.login)));
-    let volume = match &found.volume {
-        Some(volume) => format!("{} at {}", volume.name, volume.mount_path),
-        None => "none that is persistent was found".to_owned(),
-    };
-    ui.say(&format!("  {:<10} {volume}", "data"));
-}
-
-fn login_text(login: &Login) -> String {
-    let user_text = |user: &Value| match user {
-        Value::Literal(user) => format!("user {user}"),
-        Value::Secret { name, key } => format!("user in secret/{name} key {key}"),
-    };
-    match login {
-        Login::Known(credential) => {
-            let password = match &credential.password {
-                Value::Literal(_) => "password in the pod template".to_owned(),
-                Value::Secret { name, key } => format!("password in secret/{name} key {key}"),
-            };
-            format!("{}, {password}", user_text(&credential.user))
-        }
-        Login::Open { user } => format!("{}, no password needed", user_text(user)),
-        Login::Unknown { .. } => "no password was found".to_owned(),
-    }
 }
 
 /// The methods of the engine whose ActionSets are installed, or the one that was named.
@@ -318,73 +276,6 @@ fn volumes(workload: &StatefulSet, found: &Found, args: &CreateArgs) -> Result<V
             }
         })
         .collect()
-}
-
-/// The Secret that was named, with its keys checked.
-async fn credential(app: &App, args: &CreateArgs) -> Result<Option<ConnectionCredential>> {
-    let Some(name) = &args.secret else { return Ok(None) };
-    let secret: Secret = app::get(&app.here(), &format!("secret/{name}")).await?;
-    for key in [&args.username_key, &args.password_key] {
-        has_key(&secret, key)?;
-    }
-    Ok(Some(ConnectionCredential {
-        secret_name: name.clone(),
-        username_key: Some(args.username_key.clone()),
-        password_key: Some(args.password_key.clone()),
-        ..ConnectionCredential::default()
-    }))
-}
-
-fn has_key(secret: &Secret, key: &str) -> Result<()> {
-    let keys: Vec<&String> =
-        secret.data.iter().flat_map(std::collections::BTreeMap::<String, ByteString>::keys).collect();
-    if keys.iter().any(|candidate| *candidate == key) {
-        return Ok(());
-    }
-    let known = keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", ");
-    Err(CliError::usage(format!("secret/{} has no key {key}", secret.name_any()), format!("it has {known}")))
-}
-
-async fn encryption(app: &App, policy: &str, args: &CreateArgs) -> Result<(Option<EncryptionConfig>, Option<Secret>)> {
-    let algorithm = args.encryption_algorithm.unwrap_or(EncryptionAlgorithm::Age);
-    let config = |name: &str, key: &str| EncryptionConfig {
-        algorithm,
-        pass_phrase_secret_key_ref: SecretKeySelector { name: name.to_owned(), key: key.to_owned(), optional: None },
-    };
-    if let Some(reference) = &args.passphrase_secret {
-        let (name, key) = reference.split_once('/').ok_or_else(|| {
-            CliError::usage(format!("--passphrase-secret {reference} cannot be understood"), "write NAME/KEY")
-        })?;
-        let secret: Secret = app::get(&app.here(), &format!("secret/{name}")).await?;
-        has_key(&secret, key)?;
-        return Ok((Some(config(name, key)), None));
-    }
-    if !args.encrypt {
-        if args.encryption_algorithm.is_some() {
-            return Err(CliError::usage(
-                "--encryption-algorithm alone does nothing",
-                "add --encrypt or --passphrase-secret NAME/KEY",
-            ));
-        }
-        return Ok((None, None));
-    }
-    let name = kbbackup_core::names::shorten63(&format!("{policy}-backup-passphrase"));
-    let key = "passPhrase";
-    if app.here::<Secret>().get_opt(&name).await.is_ok_and(|secret| secret.is_some()) {
-        // Older backups need it: it is used again rather than replaced.
-        return Ok((Some(config(&name, key)), None));
-    }
-    let secret = Secret {
-        metadata: ObjectMeta {
-            name: Some(name.clone()),
-            namespace: Some(app.namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        type_: Some("Opaque".to_owned()),
-        string_data: Some([(key.to_owned(), Alphanumeric.sample_string(&mut rand::rng(), 43))].into()),
-        ..Secret::default()
-    };
-    Ok((Some(config(&name, key)), Some(secret)))
 }
 
 async fn ask_source(ui: &Ui, app: &App) -> Result<String> {

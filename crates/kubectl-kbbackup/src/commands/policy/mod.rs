@@ -4,6 +4,8 @@ mod create;
 mod delete;
 mod describe;
 mod list;
+mod secrets;
+mod tell;
 
 pub(crate) use create::{CreateArgs, plan, write};
 

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     app::{App, check_name, get, list_all},
-    args::{WaitArgs, WriteArgs, pair},
+    args::{WaitArgs, WriteArgs, pair, words},
     ask,
     build::repo::{self as build, Parameters, Wish},
     error::{CliError, Doing, Result},
@@ -57,7 +57,7 @@ pub(crate) struct CreateArgs {
     pub credential_file: Option<PathBuf>,
 
     /// Tool or Mount [default: Tool where the provider has it]
-    #[arg(long, value_name = "METHOD")]
+    #[arg(long, value_name = "METHOD", value_parser = words::<AccessMethod>(AccessMethod::WORDS), hide_possible_values = true)]
     pub access_method: Option<AccessMethod>,
 
     /// Make it the default; refused when there is another
@@ -73,7 +73,7 @@ pub(crate) struct CreateArgs {
     pub path_prefix: Option<String>,
 
     /// Retain or Delete; only for Mount
-    #[arg(long, default_value = "Retain", value_name = "POLICY")]
+    #[arg(long, default_value = "Retain", value_name = "POLICY", value_parser = words::<PvReclaimPolicy>(PvReclaimPolicy::WORDS), hide_possible_values = true)]
     pub pv_reclaim_policy: PvReclaimPolicy,
 
     /// Size of the volume; only for Mount

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::{
     app::{App, check_name, get, list_all},
-    args::{DryRun, WaitArgs, WriteArgs, pair},
+    args::{DryRun, WaitArgs, WriteArgs, pair, words},
     ask,
     build::restore::{self as build, Claim, Recorded, Wish},
     diagnose,
@@ -89,7 +89,7 @@ pub(crate) struct RestoreArgs {
     pub env: Vec<(String, String)>,
 
     /// Fill the volumes of several pods at once (Parallel) or one by one (Serial)
-    #[arg(long, default_value = "Parallel", value_name = "POLICY")]
+    #[arg(long, default_value = "Parallel", value_name = "POLICY", value_parser = words::<VolumeClaimRestorePolicy>(VolumeClaimRestorePolicy::WORDS), hide_possible_values = true)]
     pub volume_restore_policy: VolumeClaimRestorePolicy,
 
     /// Name of the Restore object [default: the new name and the time]

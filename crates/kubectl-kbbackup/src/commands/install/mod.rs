@@ -1,24 +1,24 @@
 //! `install`: definitions, operator, providers, action sets, and a repository to start with.
 
+mod embedded;
+
 use std::time::Duration;
 
 use clap::Args;
 use k8s_openapi::{
     api::{
-        apps::v1::{Deployment, StatefulSet},
-        core::v1::{Namespace, Pod, Secret},
+        apps::v1::Deployment,
+        core::v1::{Namespace, Pod},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kbbackup_api::v1alpha1::BackupRepo;
 use kube::{ResourceExt, api::ListParams};
-use rand::distr::{Alphanumeric, SampleString};
 
 use super::repo;
 use crate::{
     app::{App, DEFAULT_OPERATOR_NAMESPACE, check_name, list_all},
     args::{DryRun, WaitArgs, WriteArgs},
-    ask, diagnose,
+    diagnose,
     error::{CliError, Result},
     exit::Exit,
     install::{self, Settings, foreign, store},
@@ -130,8 +130,8 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &InstallArgs) -> Result<Exit> 
         ui.say(&ui.marked(Mark::Good, &format!("the operator runs in namespace {}", settings.namespace)));
     }
     let repos = repo::all(app).await?;
-    if wants_store(ui, args, &repos)? {
-        embedded(ui, app, args, &settings, &repos, waits).await?;
+    if embedded::wanted(ui, args, &repos)? {
+        embedded::make(ui, app, args, &settings, &repos, waits).await?;
     }
     next_steps(ui, app).await;
     Ok(Exit::Done)
@@ -169,28 +169,11 @@ fn everything(args: &InstallArgs, settings: &Settings, crds: Vec<Manifest>) -> R
     manifests.extend(install::operator(settings)?);
     manifests.extend(install::catalogue()?);
     if args.embedded_repo == Some(true) {
-        let wish = wish(args, true);
-        manifests.extend(store::store(settings, &wish, &new_keys()));
+        let wish = embedded::wish(args, true);
+        manifests.extend(store::store(settings, &wish, &embedded::new_keys()));
         manifests.push(store::repo(settings, &wish));
     }
     Ok(manifests)
-}
-
-fn wish(args: &InstallArgs, default: bool) -> store::Wish {
-    store::Wish {
-        size: args.embedded_size.clone(),
-        storage_class: args.embedded_storage_class.clone(),
-        default,
-        provider: "s3-compatible".to_owned(),
-    }
-}
-
-fn new_keys() -> store::Keys {
-    let mut random = rand::rng();
-    store::Keys {
-        access: Alphanumeric.sample_string(&mut random, 20),
-        secret: Alphanumeric.sample_string(&mut random, 40),
-    }
 }
 
 async fn refuse_foreign(ui: &Ui, app: &App, args: &InstallArgs, crds: &[Manifest]) -> Result<()> {
@@ -298,80 +281,6 @@ async fn pod_troubles(ui: &Ui, app: &App, namespace: &str) {
             ui.say(&format!("pod/{} {container}: {why}", pod.name_any()));
         }
     }
-}
-
-fn wants_store(ui: &Ui, args: &InstallArgs, repos: &[BackupRepo]) -> Result<bool> {
-    if let Some(wanted) = args.embedded_repo {
-        return Ok(wanted);
-    }
-    if !repos.is_empty() || !ui.may_ask || args.yes {
-        return Ok(false);
-    }
-    ui.say("There is no repository yet. One can be made inside this cluster: an S3 store on one volume.");
-    ui.say("It needs no account anywhere, but it lives in the same cluster as the data.");
-    ask::yes(ui, &format!("Make it, with {}?", args.embedded_size), true)
-}
-
-async fn embedded(
-    ui: &Ui,
-    app: &App,
-    args: &InstallArgs,
-    settings: &Settings,
-    repos: &[BackupRepo],
-    waits: bool,
-) -> Result<()> {
-    let namespace = &settings.namespace;
-    let default = repos.iter().all(|repo| !repo::is_default(repo) || repo.name_any() == store::REPO);
-    let wish = wish(args, default);
-    // The keys of an existing store stay, or nobody could read it any more.
-    let existing = app.within::<Secret>(namespace).get_opt(store::STORE).await.ok().flatten();
-    let keys = existing.as_ref().and_then(store::Keys::of).unwrap_or_else(new_keys);
-    let mut manifests = store::store(settings, &wish, &keys);
-    if let Some(present) = app.within::<StatefulSet>(namespace).get_opt(store::STORE).await.ok().flatten() {
-        keep_claims(&mut manifests, &present)?;
-    }
-    apply(ui, app, &manifests, args).await?;
-    if waits {
-        let what = format!("statefulset/{}", store::STORE);
-        let hints = vec![format!("kubectl get pods,pvc -n {namespace}")];
-        let waiting = Waiting { what: &what, limit: args.wait.limit().or(Some(Duration::from_secs(300))), hints };
-        let ready = wait::until(
-            ui,
-            app.within::<StatefulSet>(namespace),
-            store::STORE,
-            &waiting,
-            |set: Option<&StatefulSet>| {
-                let ready =
-                    set.and_then(|set| set.status.as_ref()).and_then(|status| status.ready_replicas).unwrap_or(0);
-                if ready > 0 { Seen::End(()) } else { Seen::Going(format!("{what}: starting")) }
-            },
-        )
-        .await;
-        if let Err(error) = ready {
-            pod_troubles(ui, app, namespace).await;
-            return Err(error);
-        }
-    }
-    apply(ui, app, &[store::repo(settings, &wish)], args).await?;
-    if waits {
-        repo::wait_ready(ui, app, store::REPO, args.wait.limit().or(Some(Duration::from_secs(300)))).await?;
-        let mark = if default { ", the default" } else { "" };
-        ui.say(&ui.marked(Mark::Good, &format!("backuprepo/{}{mark}, on a volume of {}", store::REPO, wish.size)));
-    }
-    Ok(())
-}
-
-/// Claim templates of a StatefulSet cannot change; a repeated install keeps those that are there.
-fn keep_claims(manifests: &mut [Manifest], present: &StatefulSet) -> Result<()> {
-    let templates = present.spec.as_ref().and_then(|spec| spec.volume_claim_templates.clone()).unwrap_or_default();
-    for manifest in manifests.iter_mut().filter(|manifest| manifest.kind() == "StatefulSet") {
-        let mut kept = serde_json::to_value(&templates)?;
-        for template in kept.as_array_mut().into_iter().flatten().filter_map(serde_json::Value::as_object_mut) {
-            template.remove("status");
-        }
-        manifest.value_mut()["spec"]["volumeClaimTemplates"] = kept;
-    }
-    Ok(())
 }
 
 async fn next_steps(ui: &Ui, app: &App) {
