@@ -28,6 +28,7 @@ pub struct Stores {
     pub repos: Store<Guarded<BackupRepo>>,
     pub action_sets: Store<Guarded<ActionSet>>,
     pub policies: Store<Guarded<BackupPolicy>>,
+    /// Of a backup that is over, without method, targets, actions, extras and parameters.
     pub backups: Store<Guarded<Backup>>,
     pub restores: Store<Guarded<Restore>>,
     /// Jobs labelled `managed-by=kubeblocks-dataprotection`, without their pod template.

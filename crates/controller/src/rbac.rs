@@ -58,15 +58,35 @@ pub const RIGHTS: &[Right] = &[
     right("batch", "jobs", OWN, "workers of backups, restores, deletions and pre-checks"),
     right("", "pods", WATCH, "targets are chosen; the end of a worker is read from its pod"),
     right("", "pods/log", &["get"], "last lines of a failed worker"),
-    right("", "secrets", OWN, "credentials of repositories in any namespace; configuration for workers beside their Jobs"),
+    right(
+        "",
+        "secrets",
+        OWN,
+        "credentials of repositories in any namespace; configuration for workers beside their Jobs",
+    ),
     right("", "persistentvolumeclaims", OWN, "volumes of repositories; volumes that a restore fills"),
-    right("", "serviceaccounts", &["get", "create", "patch"], "the workers' account, without any right, where workers run"),
+    right(
+        "",
+        "serviceaccounts",
+        &["get", "create", "patch"],
+        "the workers' account, without any right, where workers run",
+    ),
     right("", "configmaps", &["get", "create"], "recorded with a workload, and created when it is restored"),
     right("", "services", &["get", "list", "create"], "recorded with a workload, and created when it is restored"),
-    right("apps", "statefulsets", &["get", "list", "watch", "create"], "recorded, restored, and awaited until they are ready"),
+    right(
+        "apps",
+        "statefulsets",
+        &["get", "list", "watch", "create"],
+        "recorded, restored, and awaited until they are ready",
+    ),
     right("", "events", &["list"], "why a pre-check's volume or pod did not come about"),
     right("events.k8s.io", "events", &["create", "patch"], "what happened to an object"),
-    right("storage.k8s.io", "storageclasses", &["get", "list", "create", "delete"], "the class of a mounted repository"),
+    right(
+        "storage.k8s.io",
+        "storageclasses",
+        &["get", "list", "create", "delete"],
+        "the class of a mounted repository",
+    ),
     right("storage.k8s.io", "csidrivers", WATCH, "whether a provider's driver is installed"),
 ];
 
@@ -123,8 +143,7 @@ pub fn manifest() -> String {
 }
 
 fn head(api: &str, kind: &str, name: &str, part: &str) -> String {
-    let namespace =
-        if kind.starts_with("Cluster") { String::new() } else { format!("  namespace: {NAMESPACE}\n") };
+    let namespace = if kind.starts_with("Cluster") { String::new() } else { format!("  namespace: {NAMESPACE}\n") };
     format!(
         "apiVersion: {api}\nkind: {kind}\nmetadata:\n  name: {name}\n{namespace}  labels:\n    {}: {part}\n",
         labels::PART
@@ -140,7 +159,8 @@ fn role(kind: &str, name: &str, part: &str, rights: &[Right]) -> String {
     text.push_str("rules:\n");
     for Right { group, resource, verbs, why } in rights {
         let verbs = verbs.join(", ");
-        let rule = format!("  # {why}\n  - apiGroups: [\"{group}\"]\n    resources: [{resource}]\n    verbs: [{verbs}]\n");
+        let rule =
+            format!("  # {why}\n  - apiGroups: [\"{group}\"]\n    resources: [{resource}]\n    verbs: [{verbs}]\n");
         text.push_str(&rule);
     }
     text.push_str("---\n");

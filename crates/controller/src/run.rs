@@ -11,7 +11,9 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kbbackup_api::names::labels;
-use kbbackup_api::v1alpha1::{ActionSet, Backup, BackupPhase, BackupPolicy, BackupRepo, BackupType, Restore, StorageProvider};
+use kbbackup_api::v1alpha1::{
+    ActionSet, Backup, BackupPhase, BackupPolicy, BackupRepo, BackupType, Restore, StorageProvider,
+};
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -274,7 +276,8 @@ fn hollow_out<K: Resource>(object: &mut K) {
 fn slim_down(guarded: &mut Guarded<Backup>) {
     hollow_out(guarded);
     let Ok(backup) = &mut guarded.0 else { return };
-    let continuous = backup.labels().get(labels::BACKUP_TYPE).is_some_and(|type_| type_ == BackupType::Continuous.as_str());
+    let continuous =
+        backup.labels().get(labels::BACKUP_TYPE).is_some_and(|type_| type_ == BackupType::Continuous.as_str());
     let going = backup.metadata.deletion_timestamp.is_some();
     let Some(status) = backup.status.as_mut().filter(|_| !continuous && !going) else { return };
     if matches!(status.phase, Some(BackupPhase::Completed | BackupPhase::Failed)) {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use kbbackup_api::v1alpha1::{Availability, BackupMethod, BackupPolicySpec, BackupRepoPhase, BackupTarget, PodSelector};
+use kbbackup_api::v1alpha1::{
+    Availability, BackupMethod, BackupPolicySpec, BackupRepoPhase, BackupTarget, PodSelector,
+};
 
 use super::observe::{Seen, selector};
 

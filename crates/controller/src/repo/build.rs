@@ -154,7 +154,11 @@ mod tests {
     fn a_storage_class_binds_at_once_and_reclaims_as_the_repo_says() {
         let template = json!({ "provisioner": "nfs.csi.k8s.io", "parameters": { "share": "/" },
             "volumeBindingMode": "WaitForFirstConsumer", "reclaimPolicy": "Delete" });
-        insta::assert_yaml_snapshot!(storage_class(&repo(), "sc-main-bbbbbb", &serde_json::from_value(template).unwrap()));
+        insta::assert_yaml_snapshot!(storage_class(
+            &repo(),
+            "sc-main-bbbbbb",
+            &serde_json::from_value(template).unwrap()
+        ));
     }
 
     #[test]

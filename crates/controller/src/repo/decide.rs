@@ -296,12 +296,15 @@ mod tests {
 
     #[test]
     fn a_mount_needs_the_csi_driver_and_the_tool_does_not() {
-        let mut both = sort(&json!({ "datasafedConfigTemplate": "[storage]", "storageClassTemplate": "provisioner: x" }));
+        let mut both =
+            sort(&json!({ "datasafedConfigTemplate": "[storage]", "storageClassTemplate": "provisioner: x" }));
         let mount = spec(&json!({ "accessMethod": "Mount" }));
         assert_eq!(reason_of(&mount, Some(&both)), Some(BackupRepoReason::StorageProviderNotReady));
         let installed = |status: ConditionStatus| {
-            serde_json::from_value(json!({ "conditions": [{ "type": "CSIDriverInstalled", "status": status, "reason": "r",
-                "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z" }] }))
+            serde_json::from_value(
+                json!({ "conditions": [{ "type": "CSIDriverInstalled", "status": status, "reason": "r",
+                "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z" }] }),
+            )
             .unwrap()
         };
         both.status = Some(installed(Unknown));
@@ -316,13 +319,16 @@ mod tests {
         let schema = json!({ "properties": { "a": { "default": "1" }, "b": { "default": 512 }, "c": { "default": false },
             "d": { "type": "string" } }, "required": ["a", "d"] });
         let offered = sort(&json!({ "parametersSchema": { "openAPIV3Schema": schema } })).spec;
-        let wanted = spec(&json!({ "config": { "b": "config", "c": "config" }, "credential": { "name": "s", "namespace": "n" } }));
+        let wanted = spec(
+            &json!({ "config": { "b": "config", "c": "config" }, "credential": { "name": "s", "namespace": "n" } }),
+        );
         let missing = parameters(&wanted, &offered, None).unwrap_err();
         assert_eq!(missing.reason, BackupRepoReason::CredentialSecretNotFound);
         let secret =
             Secret { data: Some([("c".to_owned(), ByteString(b"secret".to_vec()))].into()), ..Secret::default() };
         let all = parameters(&wanted, &offered, Some(&secret)).unwrap();
-        let wanted = [("a", "1"), ("b", "config"), ("c", "secret")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let wanted =
+            [("a", "1"), ("b", "config"), ("c", "secret")].map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(all, BTreeMap::from(wanted));
         assert_eq!(not_given(&offered, &all), ["d"]);
     }
@@ -370,16 +376,15 @@ mod tests {
     /// Every template that we ship, with as few and with as many parameters as it takes. The same text comes from Go's
     /// text/template with Sprig.
     #[rstest]
-    fn shipped_providers_render(
-        #[files("../../deploy/providers/*.yaml")] file: std::path::PathBuf,
-    ) {
+    fn shipped_providers_render(#[files("../../deploy/providers/*.yaml")] file: std::path::PathBuf) {
         let shipped: StorageProvider = serde_norway::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
         let schema = shipped.spec.parameters_schema.as_ref().unwrap();
         let declared = schema.open_api_v3_schema.as_ref().unwrap();
         let properties = declared["properties"].as_object().unwrap();
-        let required: Vec<&str> = declared.get("required").and_then(Value::as_array).map_or(vec![], |names| {
-            names.iter().filter_map(Value::as_str).collect()
-        });
+        let required: Vec<&str> = declared
+            .get("required")
+            .and_then(Value::as_array)
+            .map_or(vec![], |names| names.iter().filter_map(Value::as_str).collect());
         assert!(schema.credential_fields.iter().all(|name| properties.contains_key(name)));
         let status = BackupRepoStatus {
             generated_csi_driver_secret: Some(SecretReference {

@@ -68,9 +68,8 @@ async fn attempt(ctx: &Context, repo: &BackupRepo) -> Result<Obstacle, Error> {
     let backups = backups.list(&ListParams::default().labels(&label)).await.map_err(read)?;
     let count = backups.items.iter().filter(|backup| observe::counts(backup)).count();
     if count > 0 {
-        let message = format!(
-            "{count} backups lie in the repository; delete them first, and the repository goes with the last one"
-        );
+        let lie = if count == 1 { "1 backup lies".to_owned() } else { format!("{count} backups lie") };
+        let message = format!("{lie} in the repository; the repository goes when the last one is deleted");
         return Ok(Some((BackupRepoReason::HaveAssociatedBackups, message)));
     }
     let write = |what: &'static str| move |source| Error::Write { what: what.to_owned(), source };

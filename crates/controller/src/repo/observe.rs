@@ -60,7 +60,11 @@ pub(super) async fn events(
     let read = |source| Error::Read { what: format!("events of {namespace}/{name}"), source };
     let claim = claims.get_metadata_opt(name).await.map_err(read)?;
     let newest = pods.iter().max_by_key(|pod| pod.creation_timestamp().map(|time| time.0));
-    let uids = [newest.and_then(|pod| pod.uid()), claim.and_then(|claim| claim.metadata.uid), job.and_then(|job| job.metadata.uid.clone())];
+    let uids = [
+        newest.and_then(|pod| pod.uid()),
+        claim.and_then(|claim| claim.metadata.uid),
+        job.and_then(|job| job.metadata.uid.clone()),
+    ];
     let api: Api<Event> = Api::namespaced(ctx.client.clone(), namespace);
     let mut events = Vec::new();
     for uid in uids.into_iter().flatten() {
