@@ -38,21 +38,13 @@ pub(super) async fn delete(ctx: &Context, api: &Api<BackupRepo>, repo: &BackupRe
     }
     let now = draft.publish(api, repo).await?;
     let repo = now.as_ref().unwrap_or(repo);
-    match end? {
-        // The store of backups tells when one of them goes; claims tell when they are gone.
-        Some(_) => Ok(Action::await_change()),
-        None => {
-            status::hold(api, repo, false).await.map_err(Error::Hold)?;
-            ctx.event(
-                repo,
-                EventType::Normal,
-                EventReason::DeletedCr.as_str(),
-                "the repository is gone; what lies in the storage stays".into(),
-            )
-            .await;
-            Ok(Action::await_change())
-        }
+    // The watches on backups and claims tell when there is more to do.
+    if end?.is_none() {
+        status::hold(api, repo, false).await.map_err(Error::Hold)?;
+        let note = "the repository is gone; what lies in the storage stays".to_owned();
+        ctx.event(repo, EventType::Normal, EventReason::DeletedCr.as_str(), note).await;
     }
+    Ok(Action::await_change())
 }
 
 /// Why it cannot end yet; `None` when nothing is left.
