@@ -1,10 +1,12 @@
 //! `uninstall`: the operator goes; definitions, backups and data stay unless told otherwise.
 
+use std::time::Duration;
+
 use clap::Args;
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, StatefulSet},
-        core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount},
+        core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount},
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -16,6 +18,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::repo;
 use crate::{
@@ -27,6 +30,9 @@ use crate::{
     output::human,
     ui::Ui,
 };
+
+/// The operator gets 30 seconds to end; a node that is gone may hold its pod for longer.
+const OPERATOR_ENDS: Duration = Duration::from_secs(90);
 
 /// Remove the operator; definitions, backups and their data stay
 ///
@@ -79,6 +85,9 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UninstallArgs) -> Result<Exit
     gone += remove_part::<ServiceAccount>(ui, &app.within(&namespace), PART_OPERATOR).await?;
     gone += remove_part::<ClusterRoleBinding>(ui, &app.everywhere(), PART_OPERATOR).await?;
     gone += remove_part::<ClusterRole>(ui, &app.everywhere(), PART_OPERATOR).await?;
+    if args.delete_embedded_data || args.delete_crds {
+        operator_ended(ui, app, &namespace).await?;
+    }
     if args.delete_embedded_data {
         gone += embedded(ui, app, &namespace).await?;
     }
@@ -92,6 +101,24 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UninstallArgs) -> Result<Exit
         ui.say("definitions and backups stay");
     }
     Ok(Exit::Done)
+}
+
+/// Waits until no pod of the operator is left: one that still runs would take the end of a catalogue for the wish to erase
+/// its data.
+async fn operator_ended(ui: &Ui, app: &App, namespace: &str) -> Result<()> {
+    let params = ListParams::default().labels(&format!("{}={PART_OPERATOR}", labels::PART));
+    let end = Instant::now() + OPERATOR_ENDS;
+    while Instant::now() < end {
+        let pods = list_all(&app.within::<Pod>(namespace), params.clone(), "pods").await?;
+        // A pod that was never placed on a node runs nowhere.
+        if pods.iter().all(|pod| pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none())) {
+            return Ok(());
+        }
+        ui.progress_if_live("waiting for the operator to end");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Err(CliError::failed("the operator does not end", "its pod is still there; definitions and data stay")
+        .hint(format!("kubectl get pods -n {namespace}")))
 }
 
 /// Deletes all objects of a kind that carry the label of a part.
