@@ -8,6 +8,7 @@ mod error;
 mod glob;
 mod manifest;
 mod output;
+mod pool;
 mod repo;
 mod rpath;
 mod serve;

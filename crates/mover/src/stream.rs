@@ -7,12 +7,13 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::thread;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use crate::codec::crypt::Encryption;
 use crate::codec::{Compression, Link, Stage};
 use crate::error::{Cause, Error, Result};
+use crate::pool::Pool;
 use crate::signal::Stop;
 use crate::storage::{Sink, Source};
 
@@ -45,7 +46,9 @@ pub(crate) struct Input {
 /// The last link of a push: hashes, and hands buffers over to the task that stores them.
 struct Outlet {
     to: Sender<Bytes>,
-    buffer: BytesMut,
+    pool: Pool,
+    buffer: Vec<u8>,
+    filled: usize,
     hasher: blake3::Hasher,
     size: u64,
     done: std::sync::mpsc::Sender<Written>,
@@ -63,14 +66,24 @@ impl Outlet {
     }
 }
 
+impl Outlet {
+    fn send_waiting(&mut self) -> io::Result<()> {
+        let waiting = self.pool.share(std::mem::take(&mut self.buffer), self.filled);
+        self.filled = 0;
+        self.send(waiting)
+    }
+}
+
 impl Write for Outlet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.reserve(CHUNK);
-        let taken = bytes.len().min(CHUNK - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..taken]);
-        if self.buffer.len() == CHUNK {
-            let full = self.buffer.split().freeze();
-            self.send(full)?;
+        if self.buffer.is_empty() {
+            self.buffer = self.pool.take();
+        }
+        let taken = bytes.len().min(CHUNK - self.filled);
+        self.buffer[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
+        self.filled += taken;
+        if self.filled == CHUNK {
+            self.send_waiting()?;
         }
         Ok(taken)
     }
@@ -82,16 +95,12 @@ impl Write for Outlet {
 
 impl Stage for Outlet {
     fn take(&mut self, bytes: Bytes) -> io::Result<()> {
-        if !self.buffer.is_empty() {
-            let waiting = self.buffer.split().freeze();
-            self.send(waiting)?;
-        }
+        self.send_waiting()?;
         self.send(bytes)
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
-        let rest = self.buffer.split().freeze();
-        self.send(rest)?;
+        self.send_waiting()?;
         let _ = self.done.send(Written { size: self.size, blake3: self.hasher.finalize().to_hex().to_string() });
         Ok(())
     }
@@ -104,7 +113,15 @@ impl Stage for Outlet {
 pub(crate) async fn push(input: Input, transform: Transform, mut sink: Sink, stop: &mut Stop) -> Result<Written> {
     let (to, mut from) = mpsc::channel::<Bytes>(DEPTH);
     let (done, written) = std::sync::mpsc::channel();
-    let outlet = Outlet { to, buffer: BytesMut::new(), hasher: blake3::Hasher::new(), size: 0, done };
+    let outlet = Outlet {
+        to,
+        pool: Pool::new(CHUNK),
+        buffer: Vec::new(),
+        filled: 0,
+        hasher: blake3::Hasher::new(),
+        size: 0,
+        done,
+    };
     let (failed, failure) = tokio::sync::oneshot::channel();
     thread::spawn(move || {
         let _ = failed.send(feed(input, transform, Box::new(outlet)));
@@ -154,13 +171,12 @@ fn feed(mut input: Input, transform: Transform, outlet: Link) -> Result<()> {
     if let Some(compression) = transform.compression {
         chain = compression.encode(chain);
     }
-    let mut buffer = BytesMut::new();
+    let pool = Pool::new(CHUNK);
     loop {
-        buffer.reserve(CHUNK);
-        buffer.resize(CHUNK, 0);
+        let mut buffer = pool.take();
         let filled = read_full(&mut input.reader, &mut buffer)
             .map_err(|error| Error::file("read", Path::new(&input.name), &error))?;
-        chain.take(buffer.split_to(filled).freeze()).map_err(broken)?;
+        chain.take(pool.share(buffer, filled)).map_err(broken)?;
         if filled < CHUNK {
             return chain.finish().map_err(broken);
         }

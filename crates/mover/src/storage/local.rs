@@ -4,18 +4,23 @@ use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{Depth, Entry, Found, TEMPORARY, Visit, no_directory};
 use crate::config::value::Options;
 use crate::error::{Cause, Error, Result};
+use crate::pool::Pool;
 use crate::rpath;
 
 /// How much is read at once.
 const CHUNK: usize = 1 << 20;
+/// How much is written before it is sent on to the disk, so that the end of a push has little left to wait for.
+const WRITE_BACK: u64 = 64 << 20;
 
 /// A directory as a repository.
 #[derive(Clone, Debug)]
@@ -136,7 +141,7 @@ impl Local {
     pub(super) fn read(&self, key: &str) -> Result<Reader> {
         let path = self.path(key);
         let file = File::open(&path).map_err(|error| Error::file("open", &path, &error))?;
-        Ok(Reader { file, path, buffer: BytesMut::new() })
+        Ok(Reader { file, path, pool: Pool::new(CHUNK) })
     }
 
     pub(super) fn create(&self, key: &str) -> Result<Writer> {
@@ -157,7 +162,7 @@ impl Local {
         let dir = path.parent().unwrap_or(&self.root).to_owned();
         make_dirs(&dir)?;
         let (file, temporary) = new_temporary(&dir).map_err(|error| Error::file("open", &path, &error))?;
-        let writer = Writer { file, path, temporary, dir, began: SystemTime::now() };
+        let writer = Writer { file, path, temporary, dir, began: SystemTime::now(), unsynced: 0, write_back: None };
         if let Some(old) = old
             && let Err(error) = fs::set_permissions(&writer.temporary, old.permissions())
         {
@@ -326,18 +331,16 @@ fn sync_dir(dir: &Path) {
 pub(crate) struct Reader {
     file: File,
     path: PathBuf,
-    buffer: BytesMut,
+    pool: Pool,
 }
 
 impl Reader {
     pub(super) fn next(&mut self) -> Result<Option<Bytes>> {
-        // Takes the buffer back when nobody holds its parts any more.
-        self.buffer.reserve(CHUNK);
-        self.buffer.resize(CHUNK, 0);
+        let mut buffer = self.pool.take();
         loop {
-            match self.file.read(&mut self.buffer) {
+            match self.file.read(&mut buffer) {
                 Ok(0) => return Ok(None),
-                Ok(read) => return Ok(Some(self.buffer.split_to(read).freeze())),
+                Ok(read) => return Ok(Some(self.pool.share(buffer, read))),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::file("read", &self.path, &error)),
             }
@@ -352,20 +355,57 @@ pub(crate) struct Writer {
     temporary: PathBuf,
     dir: PathBuf,
     began: SystemTime,
+    /// Bytes since the last nudge to write back.
+    unsynced: u64,
+    write_back: Option<(Sender<()>, JoinHandle<io::Result<()>>)>,
 }
 
 impl Writer {
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| Error::file("write", &self.path, &error))
+        self.file.write_all(bytes).map_err(|error| Error::file("write", &self.path, &error))?;
+        self.unsynced += bytes.len() as u64;
+        if self.unsynced >= WRITE_BACK {
+            self.unsynced = 0;
+            self.nudge();
+        }
+        Ok(())
     }
 
-    fn sync(&self) -> Result<()> {
+    /// Has what was written so far go to the disk in the background. Only saves time; the commit syncs everything.
+    fn nudge(&mut self) {
+        if self.write_back.is_none()
+            && let Ok(file) = self.file.try_clone()
+        {
+            let (to, from) = channel();
+            let thread = thread::spawn(move || {
+                while from.recv().is_ok() {
+                    // Nudges that came during the last one are one.
+                    while from.try_recv().is_ok() {}
+                    file.sync_data()?;
+                }
+                Ok(())
+            });
+            self.write_back = Some((to, thread));
+        }
+        if let Some((to, _)) = &self.write_back {
+            let _ = to.send(());
+        }
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        if let Some((to, thread)) = self.write_back.take() {
+            drop(to);
+            // The system tells an error once: if the background has heard it, the sync below will not.
+            let synced = thread.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread has died")));
+            synced.map_err(|error| Error::file("sync", &self.path, &error))?;
+        }
+
         // The contract: an object's time is when its push began.
         let _ = self.file.set_times(FileTimes::new().set_modified(self.began));
         self.file.sync_all().map_err(|error| Error::file("sync", &self.path, &error))
     }
 
-    pub(super) fn commit(self) -> Result<()> {
+    pub(super) fn commit(mut self) -> Result<()> {
         let done = self.sync().and_then(|()| {
             fs::rename(&self.temporary, &self.path).map_err(|error| Error::file("open", &self.path, &error))
         });
