@@ -3,6 +3,8 @@
 //! Each kind has its rooms: `observe` reads the cluster, `decide` and `build` are pure, `apply` writes children, `status`
 //! writes conditions. The controller links no object store; it meets the mover in [`kbbackup_core::contract`].
 
+#![cfg_attr(test, allow(clippy::needless_pass_by_value, reason = "tests hand over what they have just written"))]
+
 pub mod actionset;
 pub mod backup;
 pub mod cli;

@@ -21,7 +21,8 @@ pub fn offset(text: &str) -> Offset {
         if hours.len() != 2 || minutes.len() != 2 {
             return None;
         }
-        let seconds = hours.parse::<u16>().ok()? as i32 * 3600 + minutes.parse::<u16>().ok()? as i32 * 60;
+        let number = |text: &str| text.parse::<u16>().ok().map(i32::from);
+        let seconds = number(hours)? * 3600 + number(minutes)? * 60;
         Offset::from_seconds(sign * seconds).ok()
     };
     parse().unwrap_or(Offset::UTC)
@@ -127,6 +128,7 @@ fn next_field(text: &str) -> Option<(Field, usize)> {
     })
 }
 
+#[expect(clippy::fn_params_excessive_bools, reason = "one line per pattern in the table above")]
 const fn zone(utc_is_z: bool, colons: bool, minutes: bool, seconds: bool) -> Field {
     Field::Zone { utc_is_z, colons, minutes, seconds }
 }

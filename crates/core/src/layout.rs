@@ -78,7 +78,8 @@ pub fn parse_size(text: &str) -> Option<u64> {
         "Pi" => 1024.0f64.powi(5),
         _ => return None,
     };
-    if factor == 1.0
+    // A bare number keeps all its digits.
+    if matches!(unit.trim(), "" | "B")
         && let Ok(bytes) = number.parse()
     {
         return Some(bytes);

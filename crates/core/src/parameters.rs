@@ -1,4 +1,5 @@
-//! Parameters that a user gives to a recipe, checked against the recipe's schema (OpenAPI v3, the part recipes use).
+//! Parameters that a user gives to a recipe, checked against the recipe's schema: the part of `OpenAPI` v3 that recipes
+//! use.
 
 use serde_json::{Map, Number, Value};
 

@@ -249,6 +249,11 @@ pub fn worker_labels(backup: &Backup) -> BTreeMap<String, String> {
     let mut labels = backup.labels().clone();
     labels.remove(labels::COMPONENT_NAME);
     labels.remove(labels::WAIT_REPO_PREPARATION);
+    // KubeBlocks' Services select by component as well. Others may select by instance alone, and would then send the
+    // database's clients to a worker.
+    if !backup.labels().contains_key(labels::COMPONENT_NAME) && !backup.labels().contains_key(labels::SHARDING_NAME) {
+        labels.remove(labels::INSTANCE);
+    }
     labels.insert(labels::BACKUP_NAME.to_owned(), backup.name_any());
     labels
 }

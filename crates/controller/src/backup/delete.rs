@@ -285,13 +285,11 @@ async fn carry_out(ctx: &Context, backup: &Backup, job: &Job) -> Result<Step, Er
                         .map(|time| time.0)
                 });
             let asked_at = backup.metadata.deletion_timestamp.as_ref().map(|time| time.0);
-            match left(asked_at, failed_at, ctx.now()) {
-                Some(wait) => Ok(Step::Again(told, wait)),
-                None => {
-                    worker::apply::delete_job(&ctx.client, &found).await?;
-                    Ok(Step::Again(told, SLOWLY))
-                }
+            if let Some(wait) = left(asked_at, failed_at, ctx.now()) {
+                return Ok(Step::Again(told, wait));
             }
+            worker::apply::delete_job(&ctx.client, &found).await?;
+            Ok(Step::Again(told, SLOWLY))
         }
     }
 }

@@ -32,6 +32,8 @@ pub mod expire;
 pub mod link;
 pub mod observe;
 pub mod plan;
+#[cfg(test)]
+mod tests;
 pub mod workload;
 
 /// Somebody wrote first, or the store is behind our own writing.
@@ -54,8 +56,8 @@ pub async fn reconcile(object: Arc<Guarded<Backup>>, ctx: Arc<Context>) -> Resul
         delete::reconcile(&ctx, backup).await
     } else {
         match backup.status.as_ref().and_then(|status| status.phase) {
-            None | Some(BackupPhase::New) => begin(&ctx, backup).await,
-            Some(BackupPhase::Running | BackupPhase::InProgress) => advance(&ctx, backup.clone()).await,
+            None | Some(BackupPhase::New) => Box::pin(begin(&ctx, backup)).await,
+            Some(BackupPhase::Running | BackupPhase::InProgress) => Box::pin(advance(&ctx, backup.clone())).await,
             Some(BackupPhase::Completed) => rest(&ctx, backup, true).await,
             Some(BackupPhase::Failed) => rest(&ctx, backup, false).await,
             Some(BackupPhase::Deleting) => Ok(Action::await_change()),
@@ -94,7 +96,7 @@ async fn begin(ctx: &Context, backup: &Backup) -> Result<Action, Error> {
         return refuse(ctx, backup, Refusal::not_yet(LONG, why)).await;
     };
     let backup = apply::publish(&ctx.client, backup, &begin.status).await?;
-    advance(ctx, backup).await
+    Box::pin(advance(ctx, backup)).await
 }
 
 /// A running backup: see how its Jobs are, start the next ones, and conclude when none is left.
@@ -220,7 +222,7 @@ async fn refuse(ctx: &Context, backup: Backup, refusal: Refusal) -> Result<Actio
     let created = backup.creation_timestamp().map_or(ctx.now(), |time| time.0);
     let waited = Duration::try_from(ctx.now().duration_since(created)).unwrap_or_default();
     let status = backup.status.clone().unwrap_or_default();
-    wait_or_fail(ctx, backup, &status, &refusal, waited).await
+    Box::pin(wait_or_fail(ctx, backup, &status, &refusal, waited)).await
 }
 
 /// A running backup whose next Job cannot be made. The time counts from the last thing that went well.
@@ -228,7 +230,7 @@ async fn stuck(ctx: &Context, backup: Backup, status: &BackupStatus, refusal: Re
     let ends = status.actions.iter().filter_map(|action| action.completion_timestamp.as_ref());
     let last = ends.chain(&status.start_timestamp).max().map_or(ctx.now(), |time| time.0);
     let waited = Duration::try_from(ctx.now().duration_since(last)).unwrap_or_default();
-    wait_or_fail(ctx, backup, status, &refusal, waited).await
+    Box::pin(wait_or_fail(ctx, backup, status, &refusal, waited)).await
 }
 
 async fn wait_or_fail(
@@ -238,18 +240,14 @@ async fn wait_or_fail(
     refusal: &Refusal,
     waited: Duration,
 ) -> Result<Action, Error> {
-    match refusal.due(waited) {
-        Some(why) => {
-            let notes = BTreeMap::from([(annotations::WAITING_FOR, None)]);
-            let backup = apply::metadata(&ctx.client, backup, &BTreeMap::new(), &notes, false).await?;
-            fail(ctx, backup, status, &why, "Fatal").await
-        }
-        None => {
-            let why = refusal.to_string();
-            note(ctx, backup, &BTreeMap::from([(annotations::WAITING_FOR, Some(why.clone()))]), Some(&why)).await?;
-            Ok(Action::requeue(SOON))
-        }
+    if let Some(why) = refusal.due(waited) {
+        let notes = BTreeMap::from([(annotations::WAITING_FOR, None)]);
+        let backup = apply::metadata(&ctx.client, backup, &BTreeMap::new(), &notes, false).await?;
+        return fail(ctx, backup, status, &why, "Fatal").await;
     }
+    let why = refusal.to_string();
+    note(ctx, backup, &BTreeMap::from([(annotations::WAITING_FOR, Some(why.clone()))]), Some(&why)).await?;
+    Ok(Action::requeue(SOON))
 }
 
 async fn fail(

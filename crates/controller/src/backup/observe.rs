@@ -224,7 +224,7 @@ pub fn default_repo(repos: &[&BackupRepo]) -> Result<BackupRepo, Refusal> {
     let ready =
         |repo: &&&BackupRepo| repo.status.as_ref().and_then(|status| status.phase) == Some(BackupRepoPhase::Ready);
     let all: Vec<_> = repos.iter().filter(marked).collect();
-    let usable: Vec<_> = all.iter().copied().filter(|repo| ready(&repo)).collect();
+    let usable: Vec<_> = all.iter().copied().filter(|repo| ready(repo)).collect();
     match (usable.as_slice(), all.as_slice()) {
         ([one], _) => Ok((**one).clone()),
         ([], []) => Err(Refusal::not_yet(SOON, "the policy names no repository and none is marked as the default one")),

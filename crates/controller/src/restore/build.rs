@@ -135,7 +135,8 @@ impl Site<'_> {
             mounts.push(VolumeMount { name: claim.volume.clone(), mount_path: path, ..VolumeMount::default() });
             let from = PersistentVolumeClaimVolumeSource { claim_name: claim.name, read_only: None };
             volumes.push(Volume { name: claim.volume, persistent_volume_claim: Some(from), ..Volume::default() });
-            if claim.replica.is_some() {
+            // Labels of a plain workload's claims could make its Services send clients to our pod.
+            if claim.replica.is_some() && claim.wish.metadata.labels.contains_key(labels::COMPONENT_NAME) {
                 extra_labels.extend(claim.wish.metadata.labels.clone());
             }
         }

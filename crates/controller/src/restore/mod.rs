@@ -36,6 +36,8 @@ pub mod build;
 pub mod decide;
 pub mod observe;
 pub mod sets;
+#[cfg(test)]
+mod tests;
 pub mod workload;
 
 /// Somebody wrote first, or the store is behind our own writing.
@@ -55,8 +57,8 @@ pub async fn reconcile(object: Arc<Guarded<Restore>>, ctx: Arc<Context>) -> Resu
         remove(&ctx, restore).await
     } else {
         match restore.status.as_ref().and_then(|status| status.phase) {
-            None => begin(&ctx, restore.clone()).await,
-            Some(RestorePhase::Running) => advance(&ctx, restore.clone()).await,
+            None => Box::pin(begin(&ctx, restore.clone())).await,
+            Some(RestorePhase::Running) => Box::pin(advance(&ctx, restore.clone())).await,
             Some(RestorePhase::Completed) => delete_jobs(&ctx, restore).await.map(|()| Action::await_change()),
             Some(RestorePhase::Failed | RestorePhase::AsDataSource) => Ok(Action::await_change()),
         }
@@ -180,7 +182,7 @@ async fn begin(ctx: &Context, restore: Restore) -> Result<Action, Error> {
     let restore = apply::publish(&ctx.client, restore, &status).await?;
     let note = format!("restoring backup {}/{}", restore.spec.backup.namespace, restore.spec.backup.name);
     ctx.event(&restore, EventType::Normal, EventReason::RestoreStarting.as_str(), note).await;
-    advance(ctx, restore).await
+    Box::pin(advance(ctx, restore)).await
 }
 
 /// Whether the restore can be done at all, and from what.
@@ -268,7 +270,7 @@ async fn advance(ctx: &Context, restore: Restore) -> Result<Action, Error> {
         };
         validate(ctx, &restore, backup, access).await
     };
-    let result = match ground.await {
+    let result = match Box::pin(ground).await {
         Ok(ground) => stages(ctx, &restore, &ground, &mut status).await,
         Err(error) => Err(error),
     };
@@ -299,16 +301,7 @@ async fn advance(ctx: &Context, restore: Restore) -> Result<Action, Error> {
             let changed = status.conditions.iter().map(|condition| condition.last_transition_time.0).max();
             let last = changed.or(status.start_timestamp.as_ref().map(|time| time.0)).unwrap_or_else(|| ctx.now());
             let waited = Duration::try_from(ctx.now().duration_since(last)).unwrap_or_default();
-            match refusal.due(waited) {
-                Some(why) => fail(ctx, restore, status, &why).await,
-                None => {
-                    let restore =
-                        note(ctx, restore, BTreeMap::from([(annotations::WAITING_FOR, Some(refusal.to_string()))]))
-                            .await?;
-                    apply::publish(&ctx.client, restore, &status).await?;
-                    Ok(Action::requeue(SOON))
-                }
-            }
+            wait_or_fail(ctx, restore, status, &refusal, waited).await
         }
         Err(error) => Err(error),
     }
@@ -582,15 +575,23 @@ async fn note(ctx: &Context, restore: Restore, notes: BTreeMap<&str, Option<Stri
 async fn refuse(ctx: &Context, restore: Restore, status: RestoreStatus, refusal: &Refusal) -> Result<Action, Error> {
     let created = restore.creation_timestamp().map_or(ctx.now(), |time| time.0);
     let waited = Duration::try_from(ctx.now().duration_since(created)).unwrap_or_default();
-    match refusal.due(waited) {
-        Some(why) => fail(ctx, restore, status, &why).await,
-        None => {
-            let restore =
-                note(ctx, restore, BTreeMap::from([(annotations::WAITING_FOR, Some(refusal.to_string()))])).await?;
-            apply::publish(&ctx.client, restore, &status).await?;
-            Ok(Action::requeue(SOON))
-        }
+    wait_or_fail(ctx, restore, status, refusal, waited).await
+}
+
+async fn wait_or_fail(
+    ctx: &Context,
+    restore: Restore,
+    status: RestoreStatus,
+    refusal: &Refusal,
+    waited: Duration,
+) -> Result<Action, Error> {
+    if let Some(why) = refusal.due(waited) {
+        return fail(ctx, restore, status, &why).await;
     }
+    let notes = BTreeMap::from([(annotations::WAITING_FOR, Some(refusal.to_string()))]);
+    let restore = note(ctx, restore, notes).await?;
+    apply::publish(&ctx.client, restore, &status).await?;
+    Ok(Action::requeue(SOON))
 }
 
 async fn fail(ctx: &Context, restore: Restore, status: RestoreStatus, why: &str) -> Result<Action, Error> {

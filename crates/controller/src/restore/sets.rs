@@ -178,7 +178,7 @@ mod tests {
         let own = backup("i2", "Incremental", done("2026-01-03T00:00:00Z", Some("i1"), Some("f")));
         let found = sets(own.clone(), set("Incremental"), &siblings).unwrap();
         assert_eq!(found[0].base.as_ref().unwrap().name_any(), "f");
-        assert_eq!(found[0].ancestors.iter().map(|one| one.name_any()).collect::<Vec<_>>(), ["i1"]);
+        assert_eq!(found[0].ancestors.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>(), ["i1"]);
         assert!(sets(own, set("Incremental"), &siblings[..1]).is_err());
     }
 

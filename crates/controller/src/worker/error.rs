@@ -29,11 +29,13 @@ pub const LONG: Duration = Duration::from_secs(3600);
 
 impl Refusal {
     /// For what an edit must mend.
+    #[expect(clippy::needless_pass_by_value, reason = "texts and errors come in alike")]
     pub fn fatal(why: impl ToString) -> Self {
         Self::Fatal(why.to_string())
     }
 
     /// For what may come right within `patience`.
+    #[expect(clippy::needless_pass_by_value, reason = "texts and errors come in alike")]
     pub fn not_yet(patience: Duration, why: impl ToString) -> Self {
         Self::NotYet { why: why.to_string(), patience }
     }

@@ -107,11 +107,14 @@ fn terminated(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     status.state.as_ref().and_then(|state| state.terminated.as_ref())
 }
 
-/// The container whose log explains a failed pod: the first that ended badly, else the main one.
+/// The container whose log explains a failed pod: the main one, unless only another has ended badly.
 fn failed_container(pod: &Pod) -> String {
-    let bad = statuses(pod).find(|status| terminated(status).is_some_and(|terminated| terminated.exit_code != 0));
-    let main = || pod.status.as_ref().and_then(|status| status.container_statuses.as_ref()?.first());
-    bad.or_else(main).map(|status| status.name.clone()).unwrap_or_default()
+    let status = pod.status.as_ref();
+    let main = || status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default().iter();
+    let bad = |status: &&ContainerStatus| terminated(status).is_some_and(|terminated| terminated.exit_code != 0);
+    // A reporter that complains does so because the main container had failed.
+    let found = main().find(bad).or_else(|| statuses(pod).find(bad)).or_else(|| main().next());
+    found.map(|status| status.name.clone()).unwrap_or_default()
 }
 
 /// What keeps a pod from running, if it is known.
@@ -203,7 +206,7 @@ mod tests {
         let exited = |code| {
             json!({ "phase": "Failed", "containerStatuses": [
             {"name": "backupdata", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": code}}}],
-            "initContainerStatuses": [{"name": "manager", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 0}}}] })
+            "initContainerStatuses": [{"name": "manager", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 1}}}] })
         };
         let failed = job(
             json!([{ "type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "too often" }]),

@@ -4,10 +4,11 @@ use std::fmt::Debug;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kbbackup_api::names::labels;
 use kube::api::ListParams;
 use kube::core::Selector;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use super::repo::Way;
@@ -48,6 +49,8 @@ pub async fn pods(client: &Client, namespace: &str, selector: LabelSelector) -> 
     let list =
         Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default().labels_from(&selector)).await?;
     let mut pods = list.items;
+    // A worker may wear labels of its backup; it is never a database.
+    pods.retain(|pod| [labels::BACKUP_NAME, labels::RESTORE].iter().all(|key| !pod.labels().contains_key(*key)));
     pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     Ok(pods)
 }
