@@ -22,6 +22,8 @@ mod manifest;
 mod output;
 mod provider_flags;
 mod source;
+#[cfg(test)]
+mod spoken;
 mod ui;
 mod wait;
 

@@ -110,11 +110,12 @@ pub(crate) async fn run(ui: &Ui, app: &App, command: &RestoresCommand) -> Result
 }
 
 async fn named(app: &App, names: &[String]) -> Result<Vec<Restore>> {
+    let flag = app.namespace_flag();
     let mut restores = Vec::new();
     for name in names {
         let restore = get(&app.here::<Restore>(), &format!("restore/{name}")).await.map_err(|error| {
             if error.exit == Exit::NotFound {
-                error.hint(format!("kubectl kbbackup restores list{}", app.namespace_flag()))
+                error.hint(format!("kubectl kbbackup restores list{flag}"))
             } else {
                 error
             }
