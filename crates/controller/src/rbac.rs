@@ -51,7 +51,12 @@ pub const RIGHTS: &[Right] = &[
     right(GROUP, "actionsets/status", STATUS, "phase"),
     right(GROUP, "backuppolicies", WATCH_AND_PATCH, "watched; finalizer"),
     right(GROUP, "backuppolicies/status", STATUS, "phase and message"),
-    right(GROUP, "backups", WATCH_AND_PATCH, "watched; labels, annotations and finalizer"),
+    right(
+        GROUP,
+        "backups",
+        &["get", "list", "watch", "patch", "delete"],
+        "watched; labels, annotations and finalizer; those whose time is over, or whose parent goes, are deleted",
+    ),
     right(GROUP, "backups/status", STATUS, "progress and result"),
     right(GROUP, "restores", WATCH_AND_PATCH, "watched; labels, annotations and finalizer"),
     right(GROUP, "restores/status", STATUS, "progress and result"),
