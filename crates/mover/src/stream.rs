@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -21,6 +22,8 @@ use crate::storage::{Sink, Source};
 const CHUNK: usize = 512 << 10;
 /// Buffers between two stages.
 const DEPTH: usize = 6;
+/// How long a write that is under way may take to settle when a signal asks to stop.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// Size and digest of what was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,10 +156,16 @@ async fn store(from: &mut Receiver<Bytes>, sink: &mut Sink, stop: &mut Stop) -> 
             chunk = from.recv() => chunk,
         };
         let Some(chunk) = chunk else { return Ok(()) };
+        let mut write = std::pin::pin!(sink.write(chunk));
         tokio::select! {
             biased;
-            error = stop.asked() => return Err(error),
-            written = sink.write(chunk) => written?,
+            error = stop.asked() => {
+                // Cut off in the middle, an upload that the server has just begun could not be aborted: its name would
+                // never arrive here.
+                let _ = tokio::time::timeout(SETTLE, write).await;
+                return Err(error);
+            }
+            written = &mut write => written?,
         }
     }
 }

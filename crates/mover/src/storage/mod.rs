@@ -3,6 +3,7 @@
 //! The contract promises things about files that an object store cannot (links, real directories, the exact words of the
 //! operating system), so the file system has an implementation of its own; see `FORMAT.md`.
 
+mod cloud;
 mod http;
 mod local;
 mod remote;
@@ -72,6 +73,14 @@ impl Store {
             None => Err(Error::other("didn't find section in config file (\"backend\")")),
             Some("local") => Local::open(&options).map(Self::Local),
             Some("s3") => s3::open(&options).map(Self::Remote),
+            Some("azureblob") => cloud::azure(&options).map(Self::Remote),
+            Some("google cloud storage" | "gcs") => cloud::gcs(&options).map(Self::Remote),
+            // Named by the contract; their servers show files while they are written, which would break the promise that
+            // no reader ever sees half an object.
+            Some(kind @ ("ftp" | "sftp" | "webdav")) => Err(Error::other(format!(
+                "the back end {kind:?} is not supported by this mover \
+                 (supported: local, s3, azureblob, google cloud storage)"
+            ))),
             Some(other) => Err(Error::other(format!("didn't find backend called {other:?}"))),
         }
     }

@@ -33,12 +33,14 @@ impl Remote {
         let transport = opendal::HttpTransporter::new(opendal_http_transport_reqwest::ReqwestTransport::new(client));
         let context = operator.base_context().with_http_transport(transport);
         let operator = operator.with_context(context);
-        // The timeout is inside the retry: a try that hangs is tried again.
-        let patience = |times, longest, io| {
+        // The timeout is inside the retry: a try that hangs is tried again. Questions are short; bodies may take their time.
+        let patience = |times, longest, question, body| {
             operator
                 .clone()
                 .layer(
-                    TimeoutLayer::new().with_timeout(Duration::from_secs(io)).with_io_timeout(Duration::from_secs(io)),
+                    TimeoutLayer::new()
+                        .with_timeout(Duration::from_secs(question))
+                        .with_io_timeout(Duration::from_secs(body)),
                 )
                 .layer(
                     RetryLayer::new()
@@ -48,7 +50,7 @@ impl Remote {
                         .with_max_times(times),
                 )
         };
-        Self { quick: patience(3, 2, 20), patient: patience(10, 20, 300), limits }
+        Self { quick: patience(3, 2, 6, 60), patient: patience(10, 20, 60, 300), limits }
     }
 
     pub(super) async fn lookup(&self, key: &str) -> Result<Found> {
