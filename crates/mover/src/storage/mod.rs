@@ -59,7 +59,7 @@ pub(crate) type Visit<'a> = &'a mut (dyn FnMut(Vec<Entry>) -> Result<()> + Send)
 /// An open repository.
 pub(crate) enum Store {
     Local(Local),
-    Remote(Remote),
+    Remote(Box<Remote>),
 }
 
 impl Store {
@@ -72,9 +72,9 @@ impl Store {
         match options.text("type") {
             None => Err(Error::other("didn't find section in config file (\"backend\")")),
             Some("local") => Local::open(&options).map(Self::Local),
-            Some("s3") => s3::open(&options).map(Self::Remote),
-            Some("azureblob") => cloud::azure(&options).map(Self::Remote),
-            Some("google cloud storage" | "gcs") => cloud::gcs(&options).map(Self::Remote),
+            Some("s3") => s3::open(&options).map(Self::remote),
+            Some("azureblob") => cloud::azure(&options).map(Self::remote),
+            Some("google cloud storage" | "gcs") => cloud::gcs(&options).map(Self::remote),
             // Named by the contract; their servers show files while they are written, which would break the promise that
             // no reader ever sees half an object.
             Some(kind @ ("ftp" | "sftp" | "webdav")) => Err(Error::other(format!(
@@ -83,6 +83,10 @@ impl Store {
             ))),
             Some(other) => Err(Error::other(format!("didn't find backend called {other:?}"))),
         }
+    }
+
+    fn remote(remote: Remote) -> Self {
+        Self::Remote(Box::new(remote))
     }
 
     /// Whether directories exist by themselves, as in a file system.
@@ -119,7 +123,7 @@ impl Store {
     pub(crate) async fn read(&self, entry: &Entry) -> Result<Source> {
         match self {
             Self::Local(local) => local.read(&entry.key).map(Source::Local),
-            Self::Remote(remote) => remote.read(entry).await.map(Source::Remote),
+            Self::Remote(remote) => remote.read(entry).await.map(|download| Source::Remote(Box::new(download))),
         }
     }
 
@@ -236,7 +240,7 @@ impl Store {
 /// An object being read.
 pub(crate) enum Source {
     Local(local::Reader),
-    Remote(remote::Download),
+    Remote(Box<remote::Download>),
 }
 
 impl Source {

@@ -158,13 +158,12 @@ impl Upload {
 
     async fn flush_to_segment(&mut self, part: Buffer) -> Result<()> {
         let Route::Segments(current) = &mut self.route else { return Ok(()) };
-        let mut segment = match current.take() {
-            Some(segment) => segment,
-            None => {
-                let key = self.new_segment_key();
-                self.segments.push(key.clone());
-                Segment { writer: self.begin(&key).await?, key, parts: 0, size: 0 }
-            }
+        let mut segment = if let Some(segment) = current.take() {
+            segment
+        } else {
+            let key = self.new_segment_key();
+            self.segments.push(key.clone());
+            Segment { writer: self.begin(&key).await?, key, parts: 0, size: 0 }
         };
         segment.size += part.len() as u64;
         segment.parts += 1;
