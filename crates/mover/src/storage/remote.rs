@@ -257,7 +257,6 @@ impl Download {
 
 /// Names the cause of a store's refusal.
 pub(super) fn failure(error: &opendal::Error) -> Error {
-    let text = error.to_string();
     let whole = chain(error);
     let has = |needles: &[&str]| needles.iter().any(|needle| whole.contains(needle));
     let cause = if has(&["NoSuchBucket"]) {
@@ -295,8 +294,31 @@ pub(super) fn failure(error: &opendal::Error) -> Error {
             _ => Cause::Other,
         }
     };
-    let source = if whole.len() > text.len() { whole } else { text };
-    Error::new(cause, source.replace('\n', " "))
+    Error::new(cause, brief(&whole))
+}
+
+/// The part of a store's error that helps a person: its own code and words, or the causes behind a failed request. The
+/// headers of the response help nobody and do not fit into a report.
+fn brief(whole: &str) -> String {
+    let quoted = |name: &str| {
+        let (_, rest) = whole.split_once(&format!("{name}: \""))?;
+        rest.split_once('"').map(|(text, _)| text).filter(|text| !text.is_empty())
+    };
+    let word = |name: &str| {
+        let (_, rest) = whole.split_once(&format!("{name}: "))?;
+        rest.split([',', ' ', '}']).next()
+    };
+    let operation = word("service_operation").unwrap_or("the request");
+    if let Some(code) = quoted("code") {
+        let message = quoted("message").map_or_else(String::new, |message| format!(": {message}"));
+        return format!("{operation}: {code}{message}");
+    }
+    if let Some(status) = word("status") {
+        return format!("{operation}: the server answered with status {status}");
+    }
+    // "kind at operation, context: { … } => message: cause: cause"
+    let words = whole.split_once(" => ").map_or(whole, |(_, words)| words);
+    words.replace('\n', " ")
 }
 
 fn chain(error: &opendal::Error) -> String {
@@ -311,4 +333,22 @@ fn chain(error: &opendal::Error) -> String {
         source = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_a_store_are_brief() {
+        let refused = "PermissionDenied (persistent) at stat, context: { service_operation: HeadObject, uri: http://x/b, \
+                       response: Parts { status: 403, version: HTTP/1.1, headers: {\"server\": \"S3\"} }, service: s3 }";
+        assert_eq!(brief(refused), "HeadObject: the server answered with status 403");
+        let named = "X at write, context: { service_operation: PutObject, response: Parts { status: 403 } } => \
+                     S3Error { code: \"AccessDenied\", message: \"not you\", resource: \"\" }";
+        assert_eq!(brief(named), "PutObject: AccessDenied: not you");
+        let unreachable = "Unexpected (temporary) at stat, context: { called: reqwest::send } => send http request: \
+                           client error (Connect): tcp connect error";
+        assert_eq!(brief(unreachable), "send http request: client error (Connect): tcp connect error");
+    }
 }
