@@ -32,9 +32,9 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     let prepared = begin.elapsed();
 
     let kubectl = &site.kubectl;
-    kubectl.run(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s"])?;
-    kubectl.run(&["create", "namespace", NAMESPACE])?;
     let inside = kubectl.in_namespace(NAMESPACE);
+    clear(kubectl, &inside)?;
+    kubectl.run(&["create", "namespace", NAMESPACE])?;
     let job = Job { kubectl: &inside, repo: None, scale: args.scale };
     let figures = job.run(&mut |step| {
         ui::note(format!("{}  {step}", ui::seconds(begin.elapsed())));
@@ -80,7 +80,12 @@ fn finish(site: Site, inside: &Kubectl, keep: bool) -> Result<()> {
         ui::result("When done: cargo xtask cluster down");
         return Ok(());
     }
-    inside.run(&["delete", "backups,restores", "--all", "--timeout=120s"])?;
-    site.kubectl.run(&["delete", "namespace", NAMESPACE, "--timeout=180s"])?;
+    clear(&site.kubectl, inside)?;
     site.end()
+}
+
+/// Removes what a demo left. Backups go first: while their namespace goes, no Job can run in it to remove their files.
+fn clear(kubectl: &Kubectl, inside: &Kubectl) -> Result<()> {
+    inside.run(&["delete", "backups,restores", "--all", "--timeout=120s"])?;
+    kubectl.run(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s"]).map(drop)
 }

@@ -81,10 +81,7 @@ fn end_to_end(root: &Path, args: &Args) -> Result<()> {
     }
     let only = args.only.as_deref();
     if only.is_none() {
-        let mut command = Command::new(env!("CARGO"));
-        command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-api", "--test", "server"]);
-        command.args(["--", "--ignored"]).envs(site.kubectl_env());
-        ensure!(command.status().context("cannot run cargo")?.success(), "the API server disagrees with the contract");
+        api_server(root, &site)?;
     }
     for (threads, filter) in [("2", &["--skip", "chaos"][..]), ("1", &["chaos"])] {
         if only.is_some_and(|only| only.contains("chaos") == filter.contains(&"--skip")) {
@@ -102,6 +99,26 @@ fn end_to_end(root: &Path, args: &Args) -> Result<()> {
         );
     }
     if args.keep { Ok(()) } else { site.end() }
+}
+
+/// What a real API server makes of our definitions. The operator rests meanwhile: it would edit the objects of the test.
+fn api_server(root: &Path, site: &site::Site) -> Result<()> {
+    let operator = site.kubectl.in_namespace("kbbackup-system");
+    operator.run(&["scale", "deployment/kbbackup-controller", "--replicas=0"])?;
+    operator.run(&[
+        "wait",
+        "--for=delete",
+        "pod",
+        "-l",
+        "app.kubernetes.io/name=kbbackup-controller",
+        "--timeout=60s",
+    ])?;
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-api", "--test", "server"]);
+    command.args(["--", "--ignored"]).envs(site.kubectl_env());
+    ensure!(command.status().context("cannot run cargo")?.success(), "the API server disagrees with the contract");
+    operator.run(&["scale", "deployment/kbbackup-controller", "--replicas=1"])?;
+    operator.run(&["rollout", "status", "deployment/kbbackup-controller", "--timeout=120s"]).map(drop)
 }
 
 fn cargo(root: &Path, args: &[&str]) -> Result<()> {
