@@ -105,14 +105,7 @@ fn end_to_end(root: &Path, args: &Args) -> Result<()> {
 fn api_server(root: &Path, site: &site::Site) -> Result<()> {
     let operator = site.kubectl.in_namespace("kbbackup-system");
     operator.run(&["scale", "deployment/kbbackup-controller", "--replicas=0"])?;
-    operator.run(&[
-        "wait",
-        "--for=delete",
-        "pod",
-        "-l",
-        "app.kubernetes.io/name=kbbackup-controller",
-        "--timeout=60s",
-    ])?;
+    operator.run(&["wait", "--for=delete", "pod", "-l", "kbbackup.io/part=operator", "--timeout=60s"])?;
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-api", "--test", "server"]);
     command.args(["--", "--ignored"]).envs(site.kubectl_env());

@@ -30,7 +30,7 @@ impl Killer {
                         "delete",
                         "pod",
                         "-l",
-                        "app.kubernetes.io/name=kbbackup-controller",
+                        "kbbackup.io/part=operator",
                         "--grace-period=0",
                         "--force",
                         "--wait=false",

@@ -22,8 +22,11 @@ fn start(space: &TempNamespace, name: &str) {
     space.kubectl.apply(&fixtures::backup(name, "pg", "full").to_string()).unwrap();
 }
 
-fn drop_action_set(cluster: &Kubectl, space: &TempNamespace) {
-    drop(cluster.try_run(&["delete", "actionset", &space.name, "--wait=false"]));
+/// The recipe goes last: without it the operator cannot know whether deleting a backup needs more than removing files.
+fn end(cluster: &Kubectl, space: TempNamespace) {
+    let name = space.name.clone();
+    drop(space);
+    drop(cluster.try_run(&["delete", "actionset", &name, "--wait=false"]));
 }
 
 const PUSH: &str = r#"set -eo pipefail
@@ -36,7 +39,7 @@ fn a_script_that_fails_fails_the_backup_with_its_last_words() {
     start(&space, "burnt");
     let reason = must_fail(&space, "burnt", LIMIT).unwrap();
     assert!(reason.contains("disk on fire"), "{reason}");
-    drop_action_set(&cluster, &space);
+    end(&cluster, space);
 }
 
 #[test]
@@ -46,7 +49,7 @@ fn a_script_that_says_nothing_about_its_result_fails_the_backup() {
     start(&space, "silent");
     let reason = must_fail(&space, "silent", LIMIT).unwrap();
     assert!(reason.contains("result file"), "{reason}");
-    drop_action_set(&cluster, &space);
+    end(&cluster, space);
 }
 
 #[test]
@@ -58,7 +61,7 @@ fn a_producer_that_dies_in_a_pipe_fails_the_backup() {
     scripted(&space, &script, None);
     start(&space, "cut");
     must_fail(&space, "cut", LIMIT).unwrap();
-    drop_action_set(&cluster, &space);
+    end(&cluster, space);
 }
 
 #[test]
@@ -92,7 +95,7 @@ fn a_killed_pod_is_tried_again_and_only_the_good_attempt_counts() {
     assert_eq!(phase(&object), "Completed", "{}", object["status"]);
     let seal = object["metadata"]["annotations"]["kbbackup.io/seal"].as_str().unwrap_or_default();
     assert!(!seal.is_empty(), "completed without a seal");
-    drop_action_set(&cluster, &space);
+    end(&cluster, space);
 }
 
 #[test]
@@ -152,8 +155,7 @@ fn a_repository_that_disappears_half_way_never_leaves_a_completed_backup() {
     assert!(!reason.trim().is_empty());
     store.run(&["scale", "deployment/vanishing", "--replicas=1"]).unwrap();
     store.run(&["rollout", "status", "deployment/vanishing", "--timeout=120s"]).unwrap();
-    drop_action_set(&cluster, &space);
-    drop(space);
+    end(&cluster, space);
     drop_s3_repo(&cluster, &repo);
 }
 
