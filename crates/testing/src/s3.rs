@@ -73,7 +73,8 @@ impl Bucket {
 
     fn curl(&self, rest: &str) -> Result<Vec<u8>> {
         let output = Command::new("curl")
-            .args(["-sS", "--fail-with-body", "--max-time", "300", "--aws-sigv4", "aws:amz:us-east-1:s3", "-u"])
+            .args(["-sS", "--fail-with-body", "--max-time", "300", "-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"])
+            .args(["--aws-sigv4", "aws:amz:us-east-1:s3", "-u"])
             .arg(&self.user)
             .arg(format!("{}/{}{rest}", self.url, self.name))
             .stdin(Stdio::null())

@@ -48,7 +48,7 @@ fn a_script_that_says_nothing_about_its_result_fails_the_backup() {
     scripted(&space, &format!("{PUSH}\necho data | datasafed push - /data"), None);
     start(&space, "silent");
     let reason = must_fail(&space, "silent", LIMIT).unwrap();
-    assert!(reason.contains("result file"), "{reason}");
+    assert!(reason.contains("without writing its result"), "{reason}");
     end(&cluster, space);
 }
 
