@@ -171,8 +171,6 @@ pub mod annotations {
     pub const PROGRESS: &str = "kbbackup.io/progress";
     /// Ours, on backups and restores: the last obstacle that is still being retried, in words.
     pub const WAITING_FOR: &str = "kbbackup.io/waiting-for";
-    /// Ours, on a repository: changed (to any new value) to have its pre-check repeated.
-    pub const CHECK_REQUESTED: &str = "kbbackup.io/check-requested";
     /// Ours, on objects made by the plugin: its version.
     pub const CREATED_BY: &str = "kbbackup.io/created-by";
     /// Ours, on a repository: RFC 3339 time of a wish to have its pre-check repeated without losing `Ready` meanwhile.
