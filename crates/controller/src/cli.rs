@@ -20,6 +20,7 @@ use crate::http;
 use crate::lease::Election;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
+use crate::watch::Scope;
 
 /// The kbbackup operator.
 #[derive(Debug, Parser)]
@@ -52,6 +53,10 @@ struct Run {
     /// Name of the Lease, in the manager namespace.
     #[arg(long, value_name = "NAME", default_value = "kbbackup-controller")]
     leader_elect_id: String,
+    /// Look after these namespaces only, and after the manager namespace; after all when none is given. Objects without
+    /// a namespace are always looked after.
+    #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
+    managed_namespaces: Vec<String>,
     /// Form of the log.
     #[arg(long, value_name = "FORM", default_value = "json")]
     log_format: LogFormat,
@@ -100,7 +105,8 @@ impl Run {
         let election = self
             .leader_elect
             .then(|| Election::new(client.clone(), &settings.manager_namespace, &self.leader_elect_id, identity()));
-        let work = work(client, settings, election, Arc::clone(&metrics), Arc::clone(&ready), stop.clone());
+        let scope = self.scope(&settings);
+        let work = work(client, settings, scope, election, Arc::clone(&metrics), Arc::clone(&ready), stop.clone());
         let health = http::serve(self.health_probe_bind_address, move |path| match path {
             "/healthz" => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
             "/readyz" if ready.load(Ordering::Relaxed) => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
@@ -131,11 +137,21 @@ impl Run {
         }
         Ok(ExitCode::SUCCESS)
     }
+
+    fn scope(&self, settings: &Settings) -> Scope {
+        let mut namespaces = self.managed_namespaces.clone();
+        namespaces.retain(|namespace| !namespace.is_empty());
+        if !namespaces.is_empty() {
+            namespaces.push(settings.manager_namespace.clone());
+        }
+        Scope::of(&namespaces)
+    }
 }
 
 async fn work(
     client: Client,
     settings: Settings,
+    scope: Scope,
     mut election: Option<Election>,
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
@@ -151,7 +167,7 @@ async fn work(
     }
     metrics.leads(true);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = settings.manager_namespace, "working");
-    let controllers = crate::run::run(client.clone(), |stores| {
+    let controllers = crate::run::run(client.clone(), &scope, |stores| {
         metrics.observe(stores.clone());
         Context::new(client, settings, stores, Arc::clone(&metrics), stop)
     });

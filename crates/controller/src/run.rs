@@ -21,7 +21,7 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 
 use crate::context::{Context, Stores};
 use crate::error::{Class, Classified};
-use crate::watch::{Guarded, Shared, Watched};
+use crate::watch::{Guarded, Scope, Shared, Watched};
 use crate::{actionset, backup, policy, provider, repo, restore};
 
 /// The watches of the process: one per kind, whoever looks at it.
@@ -39,7 +39,7 @@ struct Watches {
 }
 
 impl Watches {
-    fn new(client: &Client) -> Self {
+    fn new(client: &Client, scope: &Scope) -> Self {
         let all = watcher::Config::default;
         // Only what the operator made: other people's Jobs and Pods cost neither traffic nor memory.
         let ours = || all().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGED_BY_DATAPROTECTION));
@@ -47,18 +47,20 @@ impl Watches {
             providers: Shared::new(Api::all(client.clone()), all(), |_| ()),
             repos: Shared::new(Api::all(client.clone()), all(), |_| ()),
             action_sets: Shared::new(Api::all(client.clone()), all(), |_| ()),
-            policies: Shared::new(Api::all(client.clone()), all(), |_| ()),
-            backups: Shared::new(Api::all(client.clone()), all(), slim_down),
-            restores: Shared::new(Api::all(client.clone()), all(), |_| ()),
-            jobs: Shared::new(Api::all(client.clone()), ours(), |job| {
+            policies: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
+            backups: Shared::new(Api::all(client.clone()), all(), slim_down).within(scope),
+            restores: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
+            jobs: Shared::new(Api::all(client.clone()), ours(), |job: &mut Job| {
                 if let Some(spec) = &mut job.spec {
                     spec.template = k8s_openapi::api::core::v1::PodTemplateSpec::default();
                 }
-            }),
-            pods: Shared::new(Api::all(client.clone()), ours(), |pod| {
+            })
+            .within(scope),
+            pods: Shared::new(Api::all(client.clone()), ours(), |pod: &mut Pod| {
                 pod.spec = None;
                 hollow_out(pod);
-            }),
+            })
+            .within(scope),
             repo_claims: Shared::new(Api::all(client.clone()), all().labels(labels::BACKUP_REPO_NAME), |_| ()),
             csi_drivers: Shared::new(Api::all(client.clone()), all(), |driver| driver.spec.token_requests = None),
         }
@@ -97,8 +99,8 @@ impl Watches {
 }
 
 /// Every controller of the process, running until `ctx.stop` is cancelled; reconciles under way are finished first.
-pub async fn run(client: Client, make_context: impl FnOnce(Stores) -> Context) {
-    let mut watches = Watches::new(&client);
+pub async fn run(client: Client, scope: &Scope, make_context: impl FnOnce(Stores) -> Context) {
+    let mut watches = Watches::new(&client, scope);
     let ctx = Arc::new(make_context(watches.stores()));
     let controllers: Vec<BoxFuture<'static, ()>> = vec![
         providers(&ctx, &mut watches).boxed(),

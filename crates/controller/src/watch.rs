@@ -4,15 +4,18 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::{Store, Writer};
 use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::wait::{await_condition, conditions};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
-use kube::{Api, Resource, ResourceExt as _};
+use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 /// An object as the API server sent it, or why it could not be read. One bad object must not stop a watch.
@@ -28,16 +31,47 @@ pub struct Shared<K: Watched> {
     api: Api<K>,
     config: watcher::Config,
     strip: fn(&mut K),
+    scope: Scope,
+    served_by: Option<(Client, &'static str)>,
     writer: Writer<K>,
     store: Store<K>,
     subscribers: Vec<UnboundedSender<Arc<K>>>,
+}
+
+/// The namespaces whose objects are looked at. Objects without a namespace always are.
+#[derive(Clone, Debug, Default)]
+pub struct Scope(Option<Arc<[String]>>);
+
+impl Scope {
+    /// These namespaces; all when there is none.
+    pub fn of(namespaces: &[String]) -> Self {
+        Self((!namespaces.is_empty()).then(|| namespaces.into()))
+    }
+
+    /// Whether an object of this namespace is looked at.
+    pub fn includes(&self, namespace: Option<&str>) -> bool {
+        match (&self.0, namespace) {
+            (Some(list), Some(namespace)) => list.iter().any(|included| included == namespace),
+            _ => true,
+        }
+    }
 }
 
 impl<K: Watched> Shared<K> {
     /// A watch of all objects of `api` that `config` selects. `strip` drops what nobody reads before it is stored.
     pub fn new(api: Api<K>, config: watcher::Config, strip: fn(&mut K)) -> Self {
         let (store, writer) = reflector::store();
-        Self { api, config, strip, writer, store, subscribers: Vec::new() }
+        Self { api, config, strip, scope: Scope::default(), served_by: None, writer, store, subscribers: Vec::new() }
+    }
+
+    /// Leaves out the objects of other namespaces.
+    pub fn within(self, scope: &Scope) -> Self {
+        Self { scope: scope.clone(), ..self }
+    }
+
+    /// For a kind that a cluster may lack: watches once the API server serves the custom resource definition `crd`.
+    pub fn when_served(self, client: &Client, crd: &'static str) -> Self {
+        Self { served_by: Some((client.clone(), crd)), ..self }
     }
 
     /// The objects as they are now, once the first list is in.
@@ -54,12 +88,36 @@ impl<K: Watched> Shared<K> {
 
     /// Watches until dropped.
     pub async fn run(self) {
-        let Self { api, config, strip, writer, store, subscribers } = self;
+        let Self { api, config, strip, scope, served_by, writer, store, subscribers } = self;
+        if let Some((client, crd)) = served_by {
+            served(client, crd).await;
+        }
         let events = watch(api, config).default_backoff().modify(move |object| {
             drop_bookkeeping(object);
             strip(object);
         });
+        let events = events.try_filter(move |event| futures::future::ready(is_within(&scope, event)));
         fan_out(events, writer, &store, &subscribers).await;
+    }
+}
+
+/// Waits until a definition is there and its kind is served.
+async fn served(client: Client, crd: &str) {
+    let api = Api::<CustomResourceDefinition>::all(client);
+    let mut pause = Duration::from_secs(1);
+    while let Err(error) = await_condition(api.clone(), crd, conditions::is_crd_established()).await {
+        tracing::warn!(crd, %error, "cannot tell whether this kind is served");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(300));
+    }
+}
+
+fn is_within<K: Resource>(scope: &Scope, event: &Event<K>) -> bool {
+    match event {
+        Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => {
+            scope.includes(object.meta().namespace.as_deref())
+        }
+        Event::Init | Event::InitDone => true,
     }
 }
 
@@ -132,6 +190,19 @@ mod tests {
         let mut names: Vec<_> = receiver.map(|object| object.name_any()).collect().await;
         names.sort();
         names
+    }
+
+    #[test]
+    fn behaviour_8_1_objects_of_other_namespaces_are_left_out() {
+        let event = |namespace: Option<&str>| {
+            let mut object = named("a");
+            object.metadata.namespace = namespace.map(str::to_owned);
+            Event::Apply(object)
+        };
+        let some = Scope::of(&["a".to_owned(), "b".to_owned()]);
+        assert!(is_within(&some, &event(Some("b"))) && is_within(&some, &event(None)));
+        assert!(!is_within(&some, &event(Some("c"))));
+        assert!(is_within(&Scope::of(&[]), &event(Some("c"))));
     }
 
     #[tokio::test]
