@@ -1,0 +1,89 @@
+//! What a restore rests on, and whether it can be done at all.
+
+use std::collections::BTreeSet;
+
+use kbbackup_api::names::annotations;
+use kbbackup_api::v1alpha1::{Backup, Restore};
+use kube::ResourceExt as _;
+
+use super::decide::Work;
+use super::sets::{self, Set};
+use super::{build, observe, tasks, workload};
+use crate::context::Context;
+use crate::worker::RepoAccess;
+use crate::worker::error::{Error, Refusal};
+
+/// Everything that a restore rests on.
+pub(super) struct Ground {
+    pub(super) backup: Backup,
+    pub(super) sets: Vec<Set>,
+    pub(super) access: Option<RepoAccess>,
+    pub(super) copy: Option<workload::Copy>,
+}
+
+/// Whether the restore can be done at all, and from what.
+pub(super) async fn validate(
+    ctx: &Context,
+    restore: &Restore,
+    backup: Backup,
+    access: Option<RepoAccess>,
+) -> Result<Ground, Error> {
+    let sets = observe::sets(ctx, restore, &backup).await?;
+    let copy = match restore.annotations().get(annotations::RESTORE_WORKLOAD).filter(|name| !name.is_empty()) {
+        None => None,
+        Some(name) => {
+            let recorded = observe::recorded_workload(&backup)?;
+            if !recorded.omitted.is_empty() {
+                tracing::warn!(restore = restore.name_any(), omitted = ?recorded.omitted, "ConfigMaps were too large to be recorded");
+            }
+            let namespace = restore.namespace().unwrap_or_default();
+            let wish = workload::Wish {
+                name,
+                namespace: &namespace,
+                replicas: wanted_replicas(restore, &backup)?,
+                backup: &backup.name_any(),
+                restored_by: &super::mark(restore),
+            };
+            let copy = workload::copy(&recorded, &wish);
+            let same_name = recorded.stateful_set.name_any() == *name;
+            observe::workload_is_possible(ctx, restore, &copy, &recorded.secrets, same_name).await?;
+            Some(copy)
+        }
+    };
+    let started = restore.status.as_ref().is_some_and(|status| status.phase.is_some());
+    if !started {
+        // All that only an edit could mend is found out now, before anything is touched.
+        for (set, wanted) in sets.iter().enumerate() {
+            for task in tasks::prepare(restore, set, wanted)? {
+                let Work::Prepare { replica, .. } = task.work else { continue };
+                for claim in build::claims(restore, replica) {
+                    sets::mount_path(&wanted.backup, claim.wish)?;
+                }
+            }
+            if access.is_none() && wanted.action_set.spec.restore.is_some() {
+                return Err(Refusal::fatal(format!(
+                    "backup {} names no repository to restore from",
+                    wanted.backup.name_any()
+                ))
+                .into());
+            }
+        }
+        let names: BTreeSet<String> = all_claims(restore);
+        let existing = observe::existing_claims(ctx, &restore.namespace().unwrap_or_default(), &names).await?;
+        observe::claims_are_free(ctx, restore, &existing).await?;
+    }
+    Ok(Ground { backup, sets, access, copy })
+}
+
+fn wanted_replicas(restore: &Restore, backup: &Backup) -> Result<i32, Refusal> {
+    match restore.annotations().get(annotations::REPLICAS).filter(|text| !text.is_empty()) {
+        None => Ok(i32::try_from(observe::recorded_pods(backup)).unwrap_or(1)),
+        Some(text) => text.parse::<i32>().ok().filter(|replicas| *replicas >= 0).ok_or_else(|| {
+            Refusal::fatal(format!("annotation {}={text:?} is not a number of replicas", annotations::REPLICAS))
+        }),
+    }
+}
+
+fn all_claims(restore: &Restore) -> BTreeSet<String> {
+    (0..build::replicas(restore)).flat_map(|replica| build::claims(restore, replica)).map(|claim| claim.name).collect()
+}

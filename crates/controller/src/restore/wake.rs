@@ -1,0 +1,43 @@
+//! Which restore, or whose backup, is to be looked at when something else has changed.
+
+use kbbackup_api::names::{annotations, labels};
+use kbbackup_api::v1alpha1::{Backup, BackupRepo, Restore};
+use kube::ResourceExt as _;
+use kube::core::ObjectMeta;
+use kube::runtime::reflector::{ObjectRef, Store};
+
+use crate::watch::Guarded;
+
+/// The restore that a Job, Pod or workload belongs to.
+pub fn of_worker(meta: &ObjectMeta) -> Option<ObjectRef<Guarded<Restore>>> {
+    let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
+    if let Some(name) = label(labels::RESTORE) {
+        let home = label(labels::RESTORE_NAMESPACE).or_else(|| meta.namespace.clone())?;
+        return Some(ObjectRef::new(&name).within(&home));
+    }
+    let mark = meta.annotations.as_ref()?.get(annotations::RESTORED_BY)?;
+    let mut parts = mark.split('/');
+    let (namespace, name) = (parts.next()?, parts.next()?);
+    Some(ObjectRef::new(name).within(namespace))
+}
+
+/// The restores that wait for a repository to change: those that have not started.
+pub fn waiting_for_repo(
+    store: &Store<Guarded<Restore>>,
+    _repo: &Guarded<BackupRepo>,
+) -> Vec<ObjectRef<Guarded<Restore>>> {
+    let all = store.state();
+    let waiting = all
+        .iter()
+        .filter_map(|guarded| guarded.0.as_ref().ok())
+        .filter(|restore| restore.status.as_ref().is_none_or(|status| status.phase.is_none()));
+    waiting
+        .map(|restore| ObjectRef::new(&restore.name_any()).within(&restore.namespace().unwrap_or_default()))
+        .collect()
+}
+
+/// The backup whose deletion may go on now that a restore has changed.
+pub fn backup_of(restore: &Guarded<Restore>) -> Option<ObjectRef<Guarded<Backup>>> {
+    let of = &restore.0.as_ref().ok()?.spec.backup;
+    Some(ObjectRef::new(&of.name).within(&of.namespace))
+}
