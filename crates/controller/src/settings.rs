@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, Toleration};
+use kbbackup_core::accounts;
 use serde::de::DeserializeOwned;
 
 /// Settings of the operator, read once at start.
@@ -38,6 +39,9 @@ pub struct Settings {
     pub gc_seconds: u64,
     /// `KBBACKUP_JOB_DEADLINE_SECONDS`: longest run of one worker Job.
     pub job_deadline_seconds: i64,
+    /// `DP_ENCRYPTION_KEY`: what the passwords of system accounts on Backups are sealed with. Unset: they are neither
+    /// recorded nor restored.
+    pub accounts_key: Option<accounts::Key>,
 }
 
 /// A setting that cannot be read.
@@ -82,6 +86,9 @@ impl Settings {
             workers: json_or(&lookup, "DATAPROTECTION_RECONCILE_WORKERS", "a number", 16)?,
             gc_seconds: json_or(&lookup, "GC_FREQUENCY_SECONDS", "a number of seconds", 3600)?,
             job_deadline_seconds: json_or(&lookup, "KBBACKUP_JOB_DEADLINE_SECONDS", "a number of seconds", 7 * 86_400)?,
+            accounts_key: lookup("DP_ENCRYPTION_KEY")
+                .filter(|secret| !secret.is_empty())
+                .map(|secret| accounts::Key::derive(&secret)),
         })
     }
 }

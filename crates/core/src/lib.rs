@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod accounts;
 pub mod chain;
 pub mod contract;
 pub mod env;
