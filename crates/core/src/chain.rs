@@ -25,8 +25,8 @@ pub struct Link {
     pub completed: bool,
     /// When the data ends.
     pub end: Option<Timestamp>,
-    /// How many targets it has.
-    pub targets: usize,
+    /// How many targets it has, as far as it is known.
+    pub targets: Option<usize>,
 }
 
 /// The two kinds of links of a chain.
@@ -137,7 +137,7 @@ fn fits_new(child: &Link, parent: &Link) -> Result<(), &'static str> {
         ),
         (parent.end.is_some(), "it has no end time"),
         (parent.repo == child.repo, "it lies in another repository"),
-        (parent.targets == child.targets, "it has another number of targets"),
+        (parent.targets.zip(child.targets).is_none_or(|(a, b)| a == b), "it has another number of targets"),
     ];
     rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, why)| Err(why))
 }
@@ -202,7 +202,7 @@ mod tests {
             base: String::new(),
             completed: true,
             end: Some(Timestamp::from_second(end).unwrap()),
-            targets: 1,
+            targets: Some(1),
         }
     }
 
@@ -235,7 +235,7 @@ mod tests {
             (Link { completed: false, ..full("f", 1) }, "it is not completed"),
             (Link { policy: "q".into(), ..full("f", 1) }, "it belongs to another policy"),
             (Link { repo: "q".into(), ..full("f", 1) }, "it lies in another repository"),
-            (Link { targets: 2, ..full("f", 1) }, "it has another number of targets"),
+            (Link { targets: Some(2), ..full("f", 1) }, "it has another number of targets"),
             (Link { end: None, ..full("f", 1) }, "it has no end time"),
             (Link { method: "m".into(), ..full("f", 1) }, "its method is neither the same nor the compatible one"),
         ] {
@@ -244,6 +244,8 @@ mod tests {
             assert_eq!(parent(&new_child(), Some("f"), &backups), Err(unfit(&new_child(), &backups[0], why)));
         }
         assert!(matches!(parent(&new_child(), Some("gone"), &[]), Err(ChainError::Missing { .. })));
+        let unknown = [Link { targets: None, ..full("f", 1) }];
+        assert!(parent(&new_child(), None, &unknown).is_ok(), "the number of targets is not known yet");
     }
 
     #[test]

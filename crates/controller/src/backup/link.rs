@@ -47,6 +47,7 @@ pub fn link(backup: &Backup) -> Link {
         base: status.base_backup_name.clone().unwrap_or_default(),
         completed: is_completed(backup),
         end: end(backup),
-        targets: plan::targets(&status).len(),
+        // A store keeps no targets of a backup that is over.
+        targets: Some(plan::targets(&status).len()).filter(|count| *count > 0),
     }
 }

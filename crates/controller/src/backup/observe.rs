@@ -10,14 +10,14 @@ use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Servic
 use kbbackup_api::names::{annotations, labels};
 use kbbackup_api::v1alpha1::{
     ActionPhase, ActionSet, ActionStatus, Availability, Backup, BackupMethod, BackupPolicy, BackupRepo,
-    BackupRepoPhase, BackupStatus, BackupTarget, BackupType, EncryptionConfig,
+    BackupRepoPhase, BackupStatus, BackupStatusTarget, BackupTarget, BackupType, EncryptionConfig,
 };
 use kbbackup_core::chain;
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
-use super::{link, plan, workload};
+use super::{apply, link, plan, workload};
 use crate::context::Context;
 use crate::worker::error::{A_WHILE, Doing as _, Error, LONG, Refusal, SOON};
 use crate::worker::repo::Way;
@@ -58,6 +58,8 @@ pub struct Parent {
     pub base: String,
     /// The parent's encryption, which the child inherits.
     pub encryption: Option<EncryptionConfig>,
+    /// The pods that the parent was taken from, by target.
+    pub targets: Vec<BackupStatusTarget>,
 }
 
 /// Behaviour 4.3, steps 1 to 11.
@@ -79,7 +81,7 @@ pub async fn graph(ctx: &Context, backup: &Backup) -> Result<Graph, Error> {
     parameters(backup, &action_set)?;
     let repo = repo(ctx, backup, &policy).await?;
     let way = Way::of(&repo).map_err(|error| Refusal::not_yet(LONG, error))?;
-    let parent = parent(ctx, backup, &method, &action_set, &repo, &policy)?;
+    let parent = parent(ctx, backup, &method, &action_set, &repo, &policy).await?;
     let encryption = match &parent {
         Some(parent) => parent.encryption.as_ref(),
         None => policy.spec.encryption_config.as_ref(),
@@ -92,7 +94,7 @@ pub async fn graph(ctx: &Context, backup: &Backup) -> Result<Graph, Error> {
             .doing(|| format!("looking for the repository's Secret or claim in {namespace}"))
     };
     let targets = try_join_all(wanted.iter().map(|target| {
-        let recorded = recorded(ctx, backup, target, parent.as_ref());
+        let recorded = recorded(backup, target, parent.as_ref());
         target_pods(ctx, &namespace, target, recorded)
     }));
     let ((), (prepared, targets)) = try_join(check_encryption, try_join(prepared, targets)).await?;
@@ -240,43 +242,55 @@ pub fn default_repo(repos: &[&BackupRepo]) -> Result<BackupRepo, Refusal> {
     }
 }
 
-fn parent(
+async fn parent(
     ctx: &Context,
     backup: &Backup,
     method: &BackupMethod,
     set: &ActionSet,
     repo: &BackupRepo,
     policy: &BackupPolicy,
-) -> Result<Option<Parent>, Refusal> {
+) -> Result<Option<Parent>, Error> {
     if set.spec.backup_type != BackupType::Incremental {
         return Ok(None);
     }
     let asked = backup.spec.parent_backup_name.as_deref().filter(|name| !name.is_empty());
     if asked.is_some() && backup.labels().contains_key(labels::BACKUP_SCHEDULE) {
-        return Err(Refusal::fatal("a scheduled backup may not name its parent"));
+        return Err(Refusal::fatal("a scheduled backup may not name its parent").into());
     }
     let namespace = backup.namespace();
     let guarded = ctx.stores.backups.state();
-    let all: Vec<&Backup> = guarded
+    let mut links: Vec<_> = guarded
         .iter()
         .filter_map(|guarded| guarded.0.as_ref().ok())
         .filter(|other| other.namespace() == namespace && other.metadata.deletion_timestamp.is_none())
+        .map(link::link)
         .collect();
-    let links: Vec<_> = all.iter().map(|backup| link::link(backup)).collect();
     let (_, targets) = effective_targets(policy, method)?;
     let child = chain::Link {
         method: method.name.clone(),
         compatible_method: method.compatible_method.clone().unwrap_or_default(),
         repo: repo.name_any(),
-        targets: targets.len(),
+        targets: Some(targets.len()),
         ..link::link(backup)
     };
     let recorded = backup.status.as_ref().and_then(|status| status.parent_backup_name.as_deref());
-    let (parent, base) = chain::parent(&child, asked.or(recorded), &links).map_err(Refusal::fatal)?;
-    let of_parent =
-        all.iter().find(|backup| backup.name_any() == parent.name).and_then(|backup| backup.status.as_ref());
-    let encryption = of_parent.and_then(|status| status.encryption_config.clone());
-    Ok(Some(Parent { name: parent.name.clone(), base: base.to_owned(), encryption }))
+    // A store keeps too little of a backup that is over, so each one chosen is read and judged again.
+    let api = apply::api(&ctx.client, backup);
+    let mut known = BTreeMap::<String, Backup>::new();
+    loop {
+        let (parent, base) = chain::parent(&child, asked.or(recorded), &links).map_err(Refusal::fatal)?;
+        let (name, base) = (parent.name.clone(), base.to_owned());
+        if let Some(status) = known.get(&name).and_then(|parent| parent.status.as_ref()) {
+            let (encryption, targets) = (status.encryption_config.clone(), plan::targets(status).to_vec());
+            return Ok(Some(Parent { name, base, encryption, targets }));
+        }
+        let found = api.get_opt(&name).await.doing(|| format!("reading backup {name}, the parent"))?;
+        links.retain(|link| link.name != name);
+        if let Some(found) = found.filter(|found| found.metadata.deletion_timestamp.is_none()) {
+            links.push(link::link(&found));
+            known.insert(name, found);
+        }
+    }
 }
 
 async fn check_encryption(ctx: &Context, namespace: &str, config: Option<&EncryptionConfig>) -> Result<(), Error> {
@@ -306,21 +320,19 @@ fn effective_targets(policy: &BackupPolicy, method: &BackupMethod) -> Result<(bo
 }
 
 /// The pods that an earlier look, or the parent when the target says so, has chosen.
-fn recorded(ctx: &Context, backup: &Backup, target: &BackupTarget, parent: Option<&Parent>) -> Vec<String> {
-    let of = |status: &BackupStatus| {
-        let targets = plan::targets(status);
+fn recorded(backup: &Backup, target: &BackupTarget, parent: Option<&Parent>) -> Vec<String> {
+    let of = |targets: &[BackupStatusTarget]| {
         targets
             .iter()
             .find(|chosen| chosen.target.name == target.name)
             .map(|chosen| chosen.selected_target_pods.clone())
     };
-    let own = backup.status.as_ref().and_then(of).filter(|pods| !pods.is_empty());
+    let own = backup.status.as_ref().and_then(|status| of(plan::targets(status))).filter(|pods| !pods.is_empty());
     let wants_parents =
         target.pod_selector.as_ref().is_some_and(|selector| selector.use_parent_selected_pods == Some(true));
     own.or_else(|| {
         let parent = parent.filter(|_| wants_parents)?;
-        let key = ObjectRef::new(&parent.name).within(&backup.namespace()?);
-        ctx.stores.backups.get(&key)?.0.as_ref().ok()?.status.as_ref().and_then(of)
+        of(&parent.targets)
     })
     .unwrap_or_default()
 }
