@@ -185,6 +185,9 @@ pub mod annotations {
     pub const RESTORED_BY: &str = "kbbackup.io/restored-by";
     /// Ours, on a restore: JSON that its script reported, for example the position reached.
     pub const RESTORED: &str = "kbbackup.io/restored";
+    /// Ours, on a restore: names of the backups that it reads, separated by commas: base and chain first, the backup itself
+    /// last. Retention and deletion wait for it, and a restore under way does not change its mind.
+    pub const READS: &str = "kbbackup.io/reads";
     /// Ours, on a backup: pairs `<action>=<uid of the pod that did it>`, separated by commas, which the seal covers.
     pub const ATTEMPTS: &str = "kbbackup.io/attempts";
     /// Ours, on a backup: image of the container whose data it holds.

@@ -65,11 +65,13 @@ impl<K: Watched> Shared<K> {
     }
 
     /// Leaves out the objects of other namespaces.
+    #[must_use]
     pub fn within(self, scope: &Scope) -> Self {
         Self { scope: scope.clone(), ..self }
     }
 
     /// For a kind that a cluster may lack: watches once the API server serves the custom resource definition `crd`.
+    #[must_use]
     pub fn when_served(self, client: &Client, crd: &'static str) -> Self {
         Self { served_by: Some((client.clone(), crd)), ..self }
     }

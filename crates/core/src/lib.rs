@@ -13,4 +13,5 @@ pub mod gotime;
 pub mod layout;
 pub mod names;
 pub mod parameters;
+pub mod pitr;
 pub mod retention;

@@ -70,20 +70,25 @@ pub fn pre_check(repo: &str, uid: &str) -> String {
     cut63(&format!("pre-check-{}-{repo}", uid8(uid)))
 }
 
-/// Name of a `prepareData` Job of a restore.
-pub fn prepare_data_job(backup: &str, restore_uid: &str, index: usize) -> String {
-    restore_name(&format!("restore-preparedata-{}-{backup}-{index}", uid8(restore_uid)))
+/// Name of a `prepareData` Job of a restore; `set` is the place of its backup among those that are restored.
+pub fn prepare_data_job(backup: &str, restore_uid: &str, set: usize, index: usize) -> String {
+    restore_name(&format!("restore-preparedata-{}-{backup}-{index}", uid8(restore_uid)), set)
 }
 
 /// Name of a `postReady` Job of a restore.
-pub fn post_ready_job(backup: &str, restore_uid: &str, step: usize, pod_index: usize) -> String {
-    restore_name(&format!("restore-post-ready-{}-{backup}-{step}-{pod_index}", uid8(restore_uid)))
+pub fn post_ready_job(backup: &str, restore_uid: &str, set: usize, step: usize, pod_index: usize) -> String {
+    restore_name(&format!("restore-post-ready-{}-{backup}-{step}-{pod_index}", uid8(restore_uid)), set)
 }
 
-/// The contract's own rule for restore Jobs: over 63, the first 57, `-`, and the last 5 characters.
-fn restore_name(name: &str) -> String {
+/// The contract's own rule for restore Jobs: over 63, the first 57, `-`, and the last 5 characters. A base and its log are
+/// often called alike, so from the second backup on a name that does not fit ends in a hash: else the second one's Job
+/// would be taken for the first one's, and its data be left out.
+fn restore_name(name: &str, set: usize) -> String {
     if name.len() <= MAX_NAME {
         return name.to_owned();
+    }
+    if set > 0 {
+        return shorten63(name);
     }
     format!("{}-{}", &name[..57], &name[name.len() - 5..])
 }
@@ -133,8 +138,23 @@ mod tests {
 
     #[test]
     fn long_restore_jobs_keep_their_index() {
-        let name = prepare_data_job(&"b".repeat(63), "12345678-9", 12);
+        let name = prepare_data_job(&"b".repeat(63), "12345678-9", 0, 12);
         assert_eq!(name.len(), 63);
         assert!(name.ends_with("-12"));
+    }
+
+    #[test]
+    fn behaviour_6_6_job_names() {
+        assert_eq!(prepare_data_job("b1", "12345678-9", 1, 0), "restore-preparedata-12345678-b1-0");
+        assert_eq!(post_ready_job("b1", "12345678-9", 0, 2, 1), "restore-post-ready-12345678-b1-2-1");
+    }
+
+    #[test]
+    fn jobs_of_backups_with_similar_names_stay_apart() {
+        let (base, log) = ("1a2b3c4d-production-postgresql-full-0820", "1a2b3c4d-production-postgresql-wal");
+        let (one, two) = (prepare_data_job(base, "12345678", 0, 0), prepare_data_job(log, "12345678", 1, 0));
+        assert_ne!(one, two);
+        let many = ["a", "b", "c"].map(|end| post_ready_job(&format!("{}{end}", "x".repeat(60)), "12345678", 1, 0, 0));
+        assert!(many[0] != many[1] && many[1] != many[2] && many.iter().all(|name| name.len() <= MAX_NAME));
     }
 }

@@ -89,7 +89,7 @@ enum Step {
     Again(String, Duration),
 }
 
-/// A restore that is not over and reads `backup` or one that builds on it.
+/// A restore that is not over and reads `backup`: it names it, or one that builds on it.
 pub fn reading(backup: &Backup, restores: &[&Restore]) -> Option<String> {
     let name = backup.name_any();
     let reads = |restore: &&&Restore| {
@@ -98,7 +98,7 @@ pub fn reading(backup: &Backup, restores: &[&Restore]) -> Option<String> {
         let of = &restore.spec.backup;
         !over
             && restore.metadata.deletion_timestamp.is_none()
-            && of.name == name
+            && (of.name == name || crate::restore::reads(restore).any(|read| read == name))
             && Some(of.namespace.as_str()) == backup.namespace().as_deref()
     };
     restores
@@ -335,5 +335,16 @@ mod tests {
         assert_eq!(reading(&backup, &[&restore("n", json!({ "phase": "Running" }))]), Some("x/r".into()));
         assert_eq!(reading(&backup, &[&restore("n", json!({}))]), Some("x/r".into()));
         assert_eq!(reading(&backup, &[&restore("n", json!({ "phase": "Failed" })), &restore("m", json!({}))]), None);
+        // The base of a log and the links of a chain are read as well.
+        let chained = |reads: &str, status: Value| -> Restore {
+            serde_json::from_value(
+                json!({ "metadata": {"name": "r", "namespace": "x", "annotations": {"kbbackup.io/reads": reads}},
+                "spec": {"backup": {"name": "log", "namespace": "n"}}, "status": status }),
+            )
+            .unwrap()
+        };
+        assert_eq!(reading(&backup, &[&chained("a,b,log", json!({ "phase": "Running" }))]), Some("x/r".into()));
+        assert_eq!(reading(&backup, &[&chained("a,bb,log", json!({ "phase": "Running" }))]), None);
+        assert_eq!(reading(&backup, &[&chained("a,b,log", json!({ "phase": "Completed" }))]), None);
     }
 }

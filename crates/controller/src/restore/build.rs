@@ -246,10 +246,16 @@ impl Site<'_> {
 
     /// Behaviour 6.6: the environment up to and including the restore's own.
     fn env(&self, source: Option<&str>) -> Vec<EnvVar> {
-        let Set { backup, action_set, base, ancestors } = self.set;
+        let Set { backup, action_set, base, ancestors, .. } = self.set;
         let spec = &self.restore.spec;
         let status = backup.status.clone().unwrap_or_default();
-        let mut list: Vec<EnvVar> = image(backup).map(|image| env::var(env::KBB_IMAGE, image)).into_iter().collect();
+        let mut list: Vec<EnvVar> =
+            // A log may not have noted it; its base has.
+            image(backup)
+                .or_else(|| base.as_ref().and_then(image))
+                .map(|image| env::var(env::KBB_IMAGE, image))
+                .into_iter()
+                .collect();
         list.push(env::var("DP_BACKUP_NAME", backup.name_any()));
         if let Some(path) = status.path.as_deref().filter(|path| !path.is_empty()) {
             let relative =

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kbbackup_api::conditions::{RestoreCondition, RestoreReason};
 use kbbackup_api::events::EventReason;
 use kbbackup_api::names::{FINALIZER, annotations, labels};
 use kbbackup_api::v1alpha1::{Restore, RestorePhase, RestoreStatus, RestoreStatusAction};
@@ -17,11 +18,15 @@ use crate::status;
 use crate::worker::apply as jobs;
 use crate::worker::error::{Doing as _, Error, Refusal};
 
-/// What the scripts reported: that of the first replica that did.
+/// What the scripts reported: the last step that did so wins, and of its replicas the first. What each step said stays in
+/// its action.
 pub(super) fn reported(status: &RestoreStatus) -> Option<String> {
-    let actions: &[RestoreStatusAction] =
-        status.actions.as_ref().map(|actions| actions.prepare_data.as_slice()).unwrap_or_default();
-    actions.iter().rev().find_map(|action| action.message.clone().filter(|message| message.starts_with('{')))
+    let actions = status.actions.as_ref()?;
+    let said = |action: &&RestoreStatusAction| action.message.as_ref().is_some_and(|message| message.starts_with('{'));
+    let last = actions.post_ready.iter().rev().chain(actions.prepare_data.iter().rev()).find(said)?;
+    let mut all = actions.prepare_data.iter().chain(&actions.post_ready);
+    let same = |action: &&RestoreStatusAction| action.name == last.name && action.backup_name == last.backup_name;
+    all.find(|action| same(action) && said(action))?.message.clone()
 }
 
 pub(super) async fn note(
@@ -50,7 +55,28 @@ pub(super) async fn refuse(
     wait_or_fail(ctx, restore, status, refusal, waited).await
 }
 
-pub(super) async fn wait_or_fail(
+/// A running restore that cannot go on with `stage`. The time counts from the last change.
+pub(super) async fn stuck(
+    ctx: &Context,
+    restore: Restore,
+    mut status: RestoreStatus,
+    refusal: &Refusal,
+    stage: RestoreCondition,
+) -> Result<Action, Error> {
+    let changed = status.conditions.iter().map(|condition| condition.last_transition_time.0).max();
+    let last = changed.or(status.start_timestamp.as_ref().map(|time| time.0)).unwrap_or_else(|| ctx.now());
+    let waited = Duration::try_from(ctx.now().duration_since(last)).unwrap_or_default();
+    if let Some(why) = refusal.due(waited) {
+        let reason = match stage {
+            RestoreCondition::ValidationPassed => RestoreReason::ValidateFailed,
+            _ => RestoreReason::Failed,
+        };
+        decide::condition(&mut status, restore.metadata.generation, stage, false, reason, why, ctx.now());
+    }
+    wait_or_fail(ctx, restore, status, refusal, waited).await
+}
+
+async fn wait_or_fail(
     ctx: &Context,
     restore: Restore,
     status: RestoreStatus,
@@ -95,5 +121,35 @@ pub(super) async fn remove(ctx: &Context, restore: &Restore) -> Result<Action, E
     match status::hold(&apply::api(&ctx.client, restore), restore, false).await {
         Err(error) if !is_not_found(&error) => Err(error).doing(|| "releasing the restore".to_owned()),
         _ => Ok(Action::await_change()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_last_step_that_reported_tells_the_position_that_was_reached() {
+        let action = |name: &str, backup: &str, job: &str, message: serde_json::Value| {
+            json!({ "name": name, "backupName": backup, "objectKey": format!("Job/{job}"), "status": "Completed",
+                "message": message })
+        };
+        let status = |prepare: serde_json::Value, post: serde_json::Value| -> RestoreStatus {
+            serde_json::from_value(json!({ "actions": {"prepareData": prepare, "postReady": post} })).unwrap()
+        };
+        let base = action("prepareData-0", "full", "a", json!("{\"lsn\":\"1\"}"));
+        let (one, two) = (
+            action("prepareData-1", "wal", "b", json!("{\"lsn\":\"2\"}")),
+            action("prepareData-1", "wal", "c", json!("{\"lsn\":\"3\"}")),
+        );
+        let silent = action("prepareData-2", "wal", "d", json!(null));
+        let told = reported(&status(json!([base, one, two, silent]), json!([])));
+        assert_eq!(told.as_deref(), Some("{\"lsn\":\"2\"}"));
+        let replayed = action("postReady-0", "wal", "e", json!("{\"gtid\":\"9\"}"));
+        assert_eq!(reported(&status(json!([base, one]), json!([replayed]))).as_deref(), Some("{\"gtid\":\"9\"}"));
+        let failed = action("prepareData-0", "full", "a", json!("Log Collector Output: no"));
+        assert_eq!(reported(&status(json!([failed]), json!([]))), None);
     }
 }

@@ -7,17 +7,20 @@ use kbbackup_api::v1alpha1::{Backup, Restore};
 use kube::ResourceExt as _;
 
 use super::decide::Work;
+use super::observe::Repo;
 use super::sets::{self, Set};
-use super::{build, observe, tasks, workload};
+use super::{build, lineage, observe, tasks, workload};
 use crate::context::Context;
 use crate::worker::RepoAccess;
-use crate::worker::error::{Error, Refusal};
+use crate::worker::error::{Error, LONG, Refusal};
 
 /// Everything that a restore rests on.
 pub(super) struct Ground {
-    pub(super) backup: Backup,
+    /// What is run through, in order.
     pub(super) sets: Vec<Set>,
-    pub(super) access: Option<RepoAccess>,
+    /// How the repository of each set is reached.
+    pub(super) access: Vec<Option<RepoAccess>>,
+    /// The workload to start, if one is asked for.
     pub(super) copy: Option<workload::Copy>,
 }
 
@@ -28,11 +31,17 @@ pub(super) async fn validate(
     backup: Backup,
     access: Option<RepoAccess>,
 ) -> Result<Ground, Error> {
-    let sets = observe::sets(ctx, restore, &backup).await?;
+    let started = lineage::has_started(restore);
+    let sets = Box::pin(lineage::sets(ctx, restore, &backup)).await?;
+    let access = all_access(ctx, restore, &backup, access.as_ref(), &sets).await?;
     let copy = match restore.annotations().get(annotations::RESTORE_WORKLOAD).filter(|name| !name.is_empty()) {
         None => None,
         Some(name) => {
-            let recorded = observe::recorded_workload(&backup)?;
+            // A log may have recorded none; its base has.
+            let has_one = |backup: &&Backup| backup.annotations().contains_key(annotations::WORKLOAD);
+            let bases = sets.iter().rev().flat_map(|set| std::iter::once(&set.backup).chain(&set.base));
+            let of = std::iter::once(&backup).chain(bases).find(has_one).unwrap_or(&backup);
+            let recorded = observe::recorded_workload(of)?;
             if !recorded.omitted.is_empty() {
                 tracing::warn!(restore = restore.name_any(), omitted = ?recorded.omitted, "ConfigMaps were too large to be recorded");
             }
@@ -40,7 +49,7 @@ pub(super) async fn validate(
             let wish = workload::Wish {
                 name,
                 namespace: &namespace,
-                replicas: wanted_replicas(restore, &backup)?,
+                replicas: wanted_replicas(restore, of)?,
                 backup: &backup.name_any(),
                 restored_by: &super::mark(restore),
             };
@@ -50,10 +59,9 @@ pub(super) async fn validate(
             Some(copy)
         }
     };
-    let started = restore.status.as_ref().is_some_and(|status| status.phase.is_some());
     if !started {
         // All that only an edit could mend is found out now, before anything is touched.
-        for (set, wanted) in sets.iter().enumerate() {
+        for (set, (wanted, access)) in sets.iter().zip(&access).enumerate() {
             for task in tasks::prepare(restore, set, wanted)? {
                 let Work::Prepare { replica, .. } = task.work else { continue };
                 for claim in build::claims(restore, replica) {
@@ -72,7 +80,35 @@ pub(super) async fn validate(
         let existing = observe::existing_claims(ctx, &restore.namespace().unwrap_or_default(), &names).await?;
         observe::claims_are_free(ctx, restore, &existing).await?;
     }
-    Ok(Ground { backup, sets, access, copy })
+    Ok(Ground { sets, access, copy })
+}
+
+/// The way to the repository of each set: that of the restore's own backup is known, a base may lie elsewhere.
+async fn all_access(
+    ctx: &Context,
+    restore: &Restore,
+    backup: &Backup,
+    own: Option<&RepoAccess>,
+    sets: &[Set],
+) -> Result<Vec<Option<RepoAccess>>, Error> {
+    let mut all = Vec::with_capacity(sets.len());
+    for set in sets {
+        if set.backup.name_any() == backup.name_any() {
+            all.push(own.cloned());
+            continue;
+        }
+        all.push(match observe::repo(ctx, restore, &set.backup).await? {
+            Repo::None => None,
+            Repo::Ready(access) => Some(access),
+            Repo::Unprepared(repo) => {
+                super::ask_for_access(ctx, restore.clone(), &repo).await?;
+                let namespace = restore.namespace().unwrap_or_default();
+                let why = format!("waiting for the access to BackupRepo {repo} in namespace {namespace}");
+                return Err(Refusal::not_yet(LONG, why).into());
+            }
+        });
+    }
+    Ok(all)
 }
 
 fn wanted_replicas(restore: &Restore, backup: &Backup) -> Result<i32, Refusal> {

@@ -14,11 +14,11 @@ use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
-use self::ending::{fail, note, refuse, wait_or_fail};
+use self::ending::{fail, note, refuse, stuck};
 use self::ground::validate;
 use self::observe::Repo;
 use self::stages::Stage;
-pub use self::wake::{backup_of, of_worker, waiting_for_repo};
+pub use self::wake::{backup_of, of_worker, reads, waiting_for_repo};
 use crate::backup::decide::stamp;
 use crate::context::{Context, readable};
 use crate::watch::Guarded;
@@ -29,6 +29,7 @@ pub mod build;
 pub mod decide;
 mod ending;
 mod ground;
+pub mod lineage;
 pub mod observe;
 pub mod sets;
 mod stages;
@@ -109,11 +110,7 @@ async fn begin(ctx: &Context, restore: Restore) -> Result<Action, Error> {
     };
     let access = match repo {
         Repo::Unprepared(name) => {
-            let own = BTreeMap::from([
-                (labels::BACKUP_REPO_NAME, name.clone()),
-                (labels::WAIT_REPO_PREPARATION, TRUE.to_owned()),
-            ]);
-            let restore = apply::metadata(&ctx.client, restore, &own, &BTreeMap::new(), true).await?;
+            let restore = ask_for_access(ctx, restore, &name).await?;
             let why = format!(
                 "waiting for the access to BackupRepo {name} in namespace {}",
                 restore.namespace().unwrap_or_default()
@@ -140,7 +137,7 @@ async fn begin(ctx: &Context, restore: Restore) -> Result<Action, Error> {
         apply::publish(&ctx.client, restore, &status).await?;
         return Ok(Action::await_change());
     }
-    match validate(ctx, &restore, backup, access).await {
+    let ground = match Box::pin(validate(ctx, &restore, backup, access)).await {
         Err(Error::Refused(refusal)) => {
             let message = refusal.to_string();
             decide::condition(
@@ -154,8 +151,8 @@ async fn begin(ctx: &Context, restore: Restore) -> Result<Action, Error> {
             );
             return refuse(ctx, restore, status, &refusal).await;
         }
-        other => drop(other?),
-    }
+        other => other?,
+    };
     decide::condition(
         &mut status,
         generation,
@@ -167,12 +164,20 @@ async fn begin(ctx: &Context, restore: Restore) -> Result<Action, Error> {
     );
     status.phase = Some(RestorePhase::Running);
     status.start_timestamp = Some(stamp(now));
-    let notes = BTreeMap::from([(annotations::WAITING_FOR, None)]);
+    let reads = sets::reads(&ground.sets).join(",");
+    let notes = BTreeMap::from([(annotations::WAITING_FOR, None), (annotations::READS, Some(reads))]);
     let restore = apply::metadata(&ctx.client, restore, &BTreeMap::new(), &notes, true).await?;
     let restore = apply::publish(&ctx.client, restore, &status).await?;
     let note = format!("restoring backup {}/{}", restore.spec.backup.namespace, restore.spec.backup.name);
     ctx.event(&restore, EventType::Normal, EventReason::RestoreStarting.as_str(), note).await;
     Box::pin(advance(ctx, restore)).await
+}
+
+/// Asks the repository's controller for the Secret or claim by which the namespace reaches it.
+async fn ask_for_access(ctx: &Context, restore: Restore, repo: &str) -> Result<Restore, Error> {
+    let own =
+        BTreeMap::from([(labels::BACKUP_REPO_NAME, repo.to_owned()), (labels::WAIT_REPO_PREPARATION, TRUE.to_owned())]);
+    apply::metadata(&ctx.client, restore, &own, &BTreeMap::new(), true).await
 }
 
 /// A running restore: the stages one after another, each skipped when there is nothing to do for it.
@@ -191,13 +196,16 @@ async fn advance(ctx: &Context, restore: Restore) -> Result<Action, Error> {
                 .into());
             }
         };
-        validate(ctx, &restore, backup, access).await
+        Box::pin(validate(ctx, &restore, backup, access)).await
     };
-    let result = match Box::pin(ground).await {
-        Ok(ground) => stages::run(ctx, &restore, &ground, &mut status).await,
-        Err(error) => Err(error),
+    let ground = match Box::pin(ground).await {
+        Ok(ground) => ground,
+        Err(Error::Refused(refusal)) => {
+            return stuck(ctx, restore, status, &refusal, RestoreCondition::ValidationPassed).await;
+        }
+        Err(error) => return Err(error),
     };
-    match result {
+    match stages::run(ctx, &restore, &ground, &mut status).await {
         Ok(Stage::Waiting(obstacle)) => {
             let notes = BTreeMap::from([(annotations::WAITING_FOR, obstacle)]);
             let restore = note(ctx, restore, notes).await?;
@@ -221,10 +229,8 @@ async fn advance(ctx: &Context, restore: Restore) -> Result<Action, Error> {
             Ok(Action::requeue(AT_ONCE))
         }
         Err(Error::Refused(refusal)) => {
-            let changed = status.conditions.iter().map(|condition| condition.last_transition_time.0).max();
-            let last = changed.or(status.start_timestamp.as_ref().map(|time| time.0)).unwrap_or_else(|| ctx.now());
-            let waited = Duration::try_from(ctx.now().duration_since(last)).unwrap_or_default();
-            wait_or_fail(ctx, restore, status, &refusal, waited).await
+            let stage = stages::current(&restore, &status);
+            stuck(ctx, restore, status, &refusal, stage).await
         }
         Err(error) => Err(error),
     }

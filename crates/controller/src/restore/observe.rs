@@ -9,7 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use kbbackup_api::names::{annotations, labels};
 use kbbackup_api::v1alpha1::{
-    ActionSet, Backup, BackupRepo, BackupRepoPhase, PodSelectionStrategy, PodSelector, Restore, RestoreActionPhase,
+    Backup, BackupRepo, BackupRepoPhase, PodSelectionStrategy, PodSelector, Restore, RestoreActionPhase,
     RestoreStatusAction,
 };
 use kube::api::ListParams;
@@ -19,11 +19,10 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use super::decide::{SeenTask, Task};
-use super::sets::{self, Set};
 use super::workload;
 use crate::backup::{self, plan};
 use crate::context::Context;
-use crate::worker::error::{A_WHILE, Doing as _, Error, LONG, Refusal, SOON};
+use crate::worker::error::{Doing as _, Error, LONG, Refusal, SOON};
 use crate::worker::repo::Way;
 use crate::worker::{Outcome, RepoAccess, logs, outcome, read, select};
 
@@ -80,13 +79,7 @@ pub async fn repo(ctx: &Context, restore: &Restore, backup: &Backup) -> Result<R
     let found = read::find(&ctx.stores.repos, &api, name, None).await.doing(|| format!("reading BackupRepo {name}"))?;
     let repo =
         found.ok_or_else(|| Refusal::fatal(format!("BackupRepo {name}, where the backup lies, does not exist")))?;
-    // A restore that runs goes on while the repository is checked again.
-    let runs = restore.status.as_ref().is_some_and(|status| status.phase.is_some());
-    let phase = repo.status.as_ref().and_then(|status| status.phase);
-    if phase != Some(BackupRepoPhase::Ready) && !runs {
-        let phase = phase.map_or("not checked yet", BackupRepoPhase::as_str);
-        return Err(Refusal::not_yet(LONG, format!("BackupRepo {name} is {phase}, not Ready")).into());
-    }
+    is_ready(&repo, super::lineage::has_started(restore))?;
     let way = Way::of(&repo).map_err(Refusal::fatal)?;
     let namespace = restore.namespace().unwrap_or_default();
     if !read::prepared(&ctx.client, &namespace, &way)
@@ -115,42 +108,14 @@ pub async fn repo(ctx: &Context, restore: &Restore, backup: &Backup) -> Result<R
     }))
 }
 
-/// Behaviour 6.3: what is run through, with the checks that need no cluster.
-///
-/// # Errors
-/// [`Error::Refused`] when the restore cannot be done.
-pub async fn sets(ctx: &Context, restore: &Restore, backup: &Backup) -> Result<Vec<Set>, Error> {
-    let name = backup.name_any();
-    let method = backup.status.as_ref().and_then(|status| status.backup_method.clone());
-    let method =
-        method.ok_or_else(|| Refusal::fatal(format!("backup {name} records no method, so it has never run")))?;
-    if method.snapshot_volumes() {
-        return Err(Refusal::fatal(format!(
-            "backup {name} is a volume snapshot, which this version of kbbackup cannot restore yet"
-        ))
-        .into());
+/// A restore that runs goes on while the repository is checked again.
+fn is_ready(repo: &BackupRepo, runs: bool) -> Result<(), Refusal> {
+    let phase = repo.status.as_ref().and_then(|status| status.phase);
+    if phase == Some(BackupRepoPhase::Ready) || runs {
+        return Ok(());
     }
-    let set_name = method.action_set_name.as_deref().unwrap_or_default();
-    let api = Api::<ActionSet>::all(ctx.client.clone());
-    let set = read::find(&ctx.stores.action_sets, &api, set_name, None)
-        .await
-        .doing(|| format!("reading ActionSet {set_name}"))?;
-    let set =
-        set.ok_or_else(|| Refusal::not_yet(A_WHILE, format!("ActionSet {set_name} of backup {name} does not exist")))?;
-    let takes = set.spec.restore.as_ref().map(|restore| restore.with_parameters.as_slice()).unwrap_or_default();
-    let schema = set.spec.parameters_schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
-    let given = restore.spec.parameters.iter().map(|pair| (pair.name.as_str(), pair.value.as_str()));
-    kbbackup_core::parameters::check(takes, schema, given).map_err(Refusal::fatal)?;
-    let siblings: Vec<Backup> = ctx
-        .stores
-        .backups
-        .state()
-        .iter()
-        .filter_map(|guarded| guarded.0.as_ref().ok())
-        .filter(|other| other.namespace() == backup.namespace())
-        .cloned()
-        .collect();
-    Ok(sets::sets(backup.clone(), set, &siblings)?)
+    let phase = phase.map_or("not checked yet", BackupRepoPhase::as_str);
+    Err(Refusal::not_yet(LONG, format!("BackupRepo {} is {phase}, not Ready", repo.name_any())))
 }
 
 /// Claims that a pod which is not ours has mounted: writing below it would destroy a running database.
@@ -459,6 +424,15 @@ mod tests {
                 .to_string()
                 .contains("annotate backup b kbbackup.io/allow-restore-to=away")
         );
+    }
+
+    #[test]
+    fn a_restore_goes_on_while_its_repository_is_checked_again() {
+        let repo: BackupRepo = serde_json::from_value(json!({ "metadata": {"name": "r"},
+            "spec": {"storageProviderRef": "s3", "pvReclaimPolicy": "Retain"}, "status": {"phase": "PreChecking"} }))
+        .unwrap();
+        assert_eq!(is_ready(&repo, true), Ok(()));
+        assert_eq!(is_ready(&repo, false).unwrap_err().to_string(), "BackupRepo r is PreChecking, not Ready");
     }
 
     #[test]

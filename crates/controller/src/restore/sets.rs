@@ -1,10 +1,13 @@
-//! What a restore runs through, in order: behaviour 6.3. Pure, over backups that were read before.
+//! What a restore runs through, in order: behaviour 6.3. Pure, over backups that were read before (see
+//! [`super::lineage`]).
 
+use kbbackup_api::names::{TRUE, annotations, labels};
 use kbbackup_api::v1alpha1::{
-    ActionSet, Backup, BackupStatusTarget, BackupType, PodSelectionStrategy, RequiredPolicyForAllPodSelection,
-    RestoreVolumeClaim, VolumeConfig,
+    ActionSet, Backup, BackupPhase, BackupStatusTarget, BackupType, PodSelectionStrategy,
+    RequiredPolicyForAllPodSelection, RestoreVolumeClaim, VolumeConfig,
 };
 use kbbackup_core::chain::{self, Chain, Link};
+use kbbackup_core::pitr;
 use kube::ResourceExt as _;
 
 use crate::backup::{link, plan};
@@ -17,39 +20,151 @@ pub struct Set {
     pub backup: Backup,
     /// Its recipe.
     pub action_set: ActionSet,
-    /// The full backup at the root of an incremental one.
+    /// Whether its data are volume snapshots, from which the claims are made before its Jobs run.
+    pub uses_snapshots: bool,
+    /// The backup that its recipe builds on: the full one of an incremental, the base of a log.
     pub base: Option<Backup>,
     /// Incremental backups between, oldest first.
     pub ancestors: Vec<Backup>,
 }
 
-/// The sets of a backup of this type.
+impl Set {
+    /// A backup that stands alone.
+    pub fn alone(backup: Backup, action_set: ActionSet) -> Self {
+        let method = backup.status.as_ref().and_then(|status| status.backup_method.as_ref());
+        let uses_snapshots = method.is_some_and(kbbackup_api::v1alpha1::BackupMethod::snapshot_volumes);
+        Self { backup, action_set, uses_snapshots, base: None, ancestors: Vec::new() }
+    }
+
+    /// An incremental backup with the chain below it, which must hold.
+    ///
+    /// # Errors
+    /// [`Refusal::Fatal`] for a broken chain.
+    pub fn with_chain(backup: Backup, action_set: ActionSet, below: &[Backup], started: bool) -> Result<Self, Refusal> {
+        let links: Vec<Link> = below.iter().map(|backup| judged(backup, started)).collect();
+        let own = judged(&backup, started);
+        let find = |name: &str| links.iter().find(|link| link.name == name);
+        let Chain { base, ancestors } = chain::walk(&own, find).map_err(Refusal::fatal)?;
+        let named = |name: &String| below.iter().find(|backup| backup.name_any() == *name).cloned();
+        let ancestors = ancestors.iter().filter_map(named).collect();
+        Ok(Self { base: named(&base), ancestors, ..Self::alone(backup, action_set) })
+    }
+}
+
+/// A restore under way goes on with a backup whose deletion was asked for meanwhile: the deletion waits for it.
+fn judged(backup: &Backup, started: bool) -> Link {
+    Link { completed: is_usable(backup, started), ..link::link(backup) }
+}
+
+fn is_usable(backup: &Backup, started: bool) -> bool {
+    let phase = backup.status.as_ref().and_then(|status| status.phase);
+    link::is_completed(backup) || (started && phase == Some(BackupPhase::Deleting))
+}
+
+/// Behaviour 6.3: only what is completed can be restored; a log in any phase.
 ///
 /// # Errors
-/// [`Refusal::Fatal`] for a broken chain, and for types that this version cannot restore.
-pub fn sets(backup: Backup, action_set: ActionSet, siblings: &[Backup]) -> Result<Vec<Set>, Refusal> {
+/// [`Refusal::Fatal`] naming the phase.
+pub fn usable(backup: &Backup, type_: BackupType, started: bool) -> Result<(), Refusal> {
+    if type_ == BackupType::Continuous || is_usable(backup, started) {
+        return Ok(());
+    }
+    let phase = backup.status.as_ref().and_then(|status| status.phase).map_or("new", |phase| phase.as_str());
+    Err(Refusal::fatal(format!("backup {} is {phase}, not Completed", backup.name_any())))
+}
+
+/// The parent that a differential backup names.
+///
+/// # Errors
+/// [`Refusal::Fatal`] when it names none.
+pub fn parent_name(backup: &Backup) -> Result<&str, Refusal> {
+    let recorded = backup.status.as_ref().and_then(|status| status.parent_backup_name.as_deref());
+    let asked = backup.spec.parent_backup_name.as_deref();
+    asked.filter(|name| !name.is_empty()).or(recorded.filter(|name| !name.is_empty())).ok_or_else(|| {
+        Refusal::fatal(format!("differential backup {} names no parent, so it cannot be restored", backup.name_any()))
+    })
+}
+
+/// Whether `parent` can carry the differential backup `child`.
+///
+/// # Errors
+/// [`Refusal::Fatal`] saying why not.
+pub fn carries(parent: &Backup, child: &Backup, started: bool) -> Result<(), Refusal> {
+    let (below, above) = (judged(parent, started), judged(child, started));
+    let rules = [
+        (below.kind == Some(chain::Kind::Full), "it is no full backup"),
+        (below.completed, "it is not completed"),
+        (below.policy == above.policy, "they belong to different policies"),
+        ((below.end, &below.name) < (above.end, &above.name), "it does not end earlier"),
+    ];
+    match rules.into_iter().find(|(holds, _)| !holds) {
+        None => Ok(()),
+        Some((_, why)) => {
+            let (child, parent) = (child.name_any(), parent.name_any());
+            Err(Refusal::fatal(format!("differential backup {child} cannot build on backup {parent}: {why}")))
+        }
+    }
+}
+
+/// Behaviour 6.4: whether `other` is of the same database as the continuous backup `log`: by the labels that name a
+/// cluster, those that the log has; without any, by the policy. Our own labels tell plain StatefulSets apart, which may
+/// share `app.kubernetes.io/instance` with their neighbours.
+pub fn same_database(log: &Backup, other: &Backup) -> bool {
+    const THEIRS: [&str; 3] = [labels::CLUSTER_UID, labels::INSTANCE, labels::COMPONENT_NAME];
+    const OURS: [&str; 2] = [labels::WORKLOAD_KIND, labels::WORKLOAD_NAME];
+    let has = |key: &&str| log.labels().contains_key(*key);
+    let same = |key: &&str| !has(key) || log.labels().get(*key) == other.labels().get(*key);
+    if !OURS.iter().all(|key| same(key) || !other.labels().contains_key(*key)) {
+        return false;
+    }
+    if THEIRS.iter().any(has) {
+        return THEIRS.iter().all(same);
+    }
+    other.spec.backup_policy_name == log.spec.backup_policy_name || (OURS.iter().any(has) && OURS.iter().all(same))
+}
+
+/// What a continuous backup covers.
+///
+/// # Errors
+/// [`Refusal::Fatal`] when it tells of a gap that cannot be understood.
+pub fn log(backup: &Backup, action_set: &ActionSet) -> Result<pitr::Log, Refusal> {
     let name = backup.name_any();
-    if !link::is_completed(&backup) && action_set.spec.backup_type != BackupType::Continuous {
-        let phase = backup.status.as_ref().and_then(|status| status.phase).map_or("new", |phase| phase.as_str());
-        return Err(Refusal::fatal(format!("backup {name} is {phase}, not Completed")));
+    let extras = backup.status.as_ref().map(|status| status.extras.as_slice()).unwrap_or_default();
+    let gaps = pitr::gaps(extras).map_err(|why| Refusal::fatal(format!("backup {name}: {why}")))?;
+    let recipe = action_set.spec.restore.as_ref();
+    Ok(pitr::Log {
+        name,
+        start: link::start(backup),
+        end: link::end(backup),
+        gaps,
+        needs_base: recipe.is_none_or(kbbackup_api::v1alpha1::RestoreActionSpec::base_backup_required),
+        full_base_only: skips_base(action_set),
+    })
+}
+
+/// Whether the recipe of a log brings the base back by itself.
+pub fn skips_base(action_set: &ActionSet) -> bool {
+    let text = action_set.annotations().get(annotations::SKIP_BASE_BACKUP_RESTORE_IN_PITR);
+    text.map(String::as_str) == Some(TRUE)
+}
+
+/// A full or incremental backup as a possible base.
+pub fn base(backup: &Backup) -> Option<pitr::Base> {
+    let link = link::link(backup);
+    let completed = link.completed && backup.metadata.deletion_timestamp.is_none();
+    Some(pitr::Base { name: link.name, kind: link.kind?, completed, end: link.end })
+}
+
+/// The names of everything that `sets` read: see [`annotations::READS`].
+pub fn reads(sets: &[Set]) -> Vec<String> {
+    let all = sets.iter().flat_map(|set| set.base.iter().chain(&set.ancestors).chain(std::iter::once(&set.backup)));
+    let mut names: Vec<String> = Vec::new();
+    for name in all.map(kube::ResourceExt::name_any) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
     }
-    match action_set.spec.backup_type {
-        BackupType::Full | BackupType::Selective => {
-            Ok(vec![Set { backup, action_set, base: None, ancestors: Vec::new() }])
-        }
-        BackupType::Incremental => {
-            let links: Vec<Link> = siblings.iter().map(link::link).collect();
-            let own = link::link(&backup);
-            let find = |name: &str| links.iter().find(|link| link.name == name);
-            let Chain { base, ancestors } = chain::walk(&own, find).map_err(Refusal::fatal)?;
-            let named = |name: &String| siblings.iter().find(|sibling| sibling.name_any() == *name).cloned();
-            let ancestors = ancestors.iter().filter_map(named).collect();
-            Ok(vec![Set { base: named(&base), ancestors, backup, action_set }])
-        }
-        other => {
-            Err(Refusal::fatal(format!("backup {name} is {other}, which this version of kbbackup cannot restore yet")))
-        }
-    }
+    names
 }
 
 /// The recorded target that a restore takes its data from.
@@ -163,33 +278,127 @@ mod tests {
     }
 
     #[test]
-    fn behaviour_6_3_a_full_backup_is_one_set() {
-        let sets = sets(backup("b", "Full", done("2026-01-01T00:00:00Z", None, None)), set("Full"), &[]).unwrap();
-        assert_eq!(sets.len(), 1);
-        assert!(sets[0].base.is_none());
-    }
-
-    #[test]
     fn behaviour_6_3_an_incremental_backup_is_one_set_with_its_chain() {
-        let siblings = [
+        let below = [
             backup("f", "Full", done("2026-01-01T00:00:00Z", None, None)),
             backup("i1", "Incremental", done("2026-01-02T00:00:00Z", Some("f"), Some("f"))),
         ];
         let own = backup("i2", "Incremental", done("2026-01-03T00:00:00Z", Some("i1"), Some("f")));
-        let found = sets(own.clone(), set("Incremental"), &siblings).unwrap();
-        assert_eq!(found[0].base.as_ref().unwrap().name_any(), "f");
-        assert_eq!(found[0].ancestors.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>(), ["i1"]);
-        assert!(sets(own, set("Incremental"), &siblings[..1]).is_err());
+        let found = Set::with_chain(own.clone(), set("Incremental"), &below, false).unwrap();
+        assert_eq!(found.base.as_ref().unwrap().name_any(), "f");
+        assert_eq!(found.ancestors.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>(), ["i1"]);
+        assert!(Set::with_chain(own, set("Incremental"), &below[..1], false).is_err());
+        assert_eq!(reads(&[found]), ["f", "i1", "i2"]);
     }
 
     #[test]
-    fn what_cannot_be_restored_is_refused() {
-        let running = backup("b", "Full", json!({ "phase": "Running" }));
-        assert_eq!(sets(running, set("Full"), &[]).unwrap_err().to_string(), "backup b is Running, not Completed");
-        for kind in ["Continuous", "Differential"] {
-            let whole = backup("b", kind, done("2026-01-01T00:00:00Z", None, None));
-            assert!(matches!(sets(whole, set(kind), &[]), Err(Refusal::Fatal(_))), "{kind}");
+    fn behaviour_6_3_only_what_is_completed_is_restored() {
+        let at = |phase: &str| backup("b", "Full", json!({ "phase": phase }));
+        assert_eq!(
+            usable(&at("Running"), BackupType::Full, false).unwrap_err().to_string(),
+            "backup b is Running, not Completed"
+        );
+        assert!(usable(&at("Running"), BackupType::Continuous, false).is_ok());
+        assert!(usable(&at("Failed"), BackupType::Continuous, false).is_ok());
+        assert!(usable(&at("Completed"), BackupType::Selective, false).is_ok());
+        assert!(usable(&at("Deleting"), BackupType::Full, false).is_err());
+    }
+
+    #[test]
+    fn a_deletion_that_waits_for_a_restore_does_not_fail_it() {
+        let mut below = [backup("f", "Full", done("2026-01-01T00:00:00Z", None, None))];
+        let mut own = backup("i1", "Incremental", done("2026-01-02T00:00:00Z", Some("f"), Some("f")));
+        for backup in below.iter_mut().chain([&mut own]) {
+            backup.status.as_mut().unwrap().phase = Some(BackupPhase::Deleting);
         }
+        assert!(usable(&own, BackupType::Incremental, true).is_ok());
+        assert!(Set::with_chain(own.clone(), set("Incremental"), &below, true).is_ok());
+        assert!(Set::with_chain(own, set("Incremental"), &below, false).is_err(), "but none begins with it");
+    }
+
+    #[test]
+    fn behaviour_6_3_a_differential_backup_needs_its_full_one() {
+        let full = backup("f", "Full", done("2026-01-01T00:00:00Z", None, None));
+        let own = backup("d", "Differential", done("2026-01-02T00:00:00Z", Some("f"), None));
+        assert_eq!(parent_name(&own), Ok("f"));
+        let mut asked = own.clone();
+        asked.spec.parent_backup_name = Some("g".into());
+        assert_eq!(parent_name(&asked), Ok("g"), "spec wins");
+        assert!(parent_name(&backup("d", "Differential", json!({}))).is_err());
+        assert_eq!(carries(&full, &own, false), Ok(()));
+        let later = backup("f", "Full", done("2026-01-03T00:00:00Z", None, None));
+        assert!(carries(&later, &own, false).unwrap_err().to_string().contains("it does not end earlier"));
+        let incremental = backup("f", "Incremental", done("2026-01-01T00:00:00Z", None, None));
+        assert!(carries(&incremental, &own, false).unwrap_err().to_string().contains("it is no full backup"));
+        let sets = [Set::alone(full, set("Full")), Set::alone(own, set("Differential"))];
+        assert_eq!(reads(&sets), ["f", "d"]);
+    }
+
+    #[test]
+    fn behaviour_6_4_bases_are_of_the_same_database() {
+        let with = |policy: &str, labels: Value| -> Backup {
+            serde_json::from_value(json!({ "metadata": {"name": "b", "namespace": "n", "labels": labels},
+                "spec": {"backupPolicyName": policy, "backupMethod": "m"} }))
+            .unwrap()
+        };
+        let (uid, instance, component) = (labels::CLUSTER_UID, labels::INSTANCE, labels::COMPONENT_NAME);
+        let (kind, name) = (labels::WORKLOAD_KIND, labels::WORKLOAD_NAME);
+        for (log, other, policy, holds) in [
+            // Without labels the policy tells.
+            (json!({}), json!({}), "p", true),
+            (json!({}), json!({ (uid): "u" }), "p", true),
+            (json!({}), json!({}), "q", false),
+            // Each label that the log has must be equal; those that it lacks do not matter.
+            (
+                json!({ (uid): "u", (instance): "c" }),
+                json!({ (uid): "u", (instance): "c", (component): "x" }),
+                "q",
+                true,
+            ),
+            (json!({ (uid): "u", (instance): "c" }), json!({ (uid): "v", (instance): "c" }), "p", false),
+            (json!({ (uid): "u", (component): "x" }), json!({ (uid): "u" }), "p", false),
+            // Neighbours in one release share the instance, but are other workloads.
+            (
+                json!({ (instance): "r", (kind): "statefulset", (name): "pg" }),
+                json!({ (instance): "r", (kind): "statefulset", (name): "redis" }),
+                "p",
+                false,
+            ),
+            (json!({ (instance): "r", (kind): "statefulset", (name): "pg" }), json!({ (instance): "r" }), "q", true),
+            // Plain StatefulSets by our own labels, whatever the policy.
+            (json!({ (kind): "statefulset", (name): "pg" }), json!({ (kind): "statefulset", (name): "pg" }), "q", true),
+            (json!({ (kind): "statefulset", (name): "pg" }), json!({}), "q", false),
+            (json!({ (kind): "statefulset", (name): "pg" }), json!({}), "p", true),
+        ] {
+            assert_eq!(
+                same_database(&with("p", log.clone()), &with(policy, other.clone())),
+                holds,
+                "{log} {other} {policy}"
+            );
+        }
+    }
+
+    #[test]
+    fn behaviour_6_4_what_a_log_says() {
+        let wal = backup(
+            "wal",
+            "Continuous",
+            json!({ "phase": "Running", "startTimestamp": "2026-01-01T00:00:00Z",
+            "timeRange": {"start": "2026-01-01T01:00:00Z", "end": "2026-01-02T00:00:00Z"},
+            "extras": [{"gapStart": "2026-01-01T05:00:00Z", "gapEnd": "2026-01-01T06:00:00Z"}] }),
+        );
+        let found = log(&wal, &set("Continuous")).unwrap();
+        assert_eq!(found.start.unwrap().to_string(), "2026-01-01T01:00:00Z");
+        assert_eq!(found.gaps.len(), 1);
+        assert!(found.needs_base && !found.full_base_only);
+        let recipe: ActionSet = serde_json::from_value(json!({
+            "metadata": {"name": "a", "annotations": {(annotations::SKIP_BASE_BACKUP_RESTORE_IN_PITR): "true"}},
+            "spec": {"backupType": "Continuous", "restore": {"baseBackupRequired": false}} }))
+        .unwrap();
+        let found = log(&wal, &recipe).unwrap();
+        assert!(!found.needs_base && found.full_base_only);
+        let broken = backup("wal", "Continuous", json!({ "extras": [{"gapStart": "yesterday", "gapEnd": ""}] }));
+        assert!(log(&broken, &set("Continuous")).unwrap_err().to_string().contains("yesterday"));
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kbbackup_api::conditions::{self, RestoreCondition, RestoreReason};
+use kbbackup_api::names::annotations;
 use kbbackup_api::v1alpha1::{Restore, RestoreStatus, VolumeClaimRestorePolicy};
 use kube::ResourceExt as _;
 
 use super::decide::{self, Next, Task, Work};
 use super::ground::Ground;
-use super::sets::{self, Set, SourcePod};
+use super::sets::{Set, SourcePod};
 use super::{apply, build, observe, tasks, workload};
 use crate::context::Context;
 use crate::worker::error::{Doing as _, Error, LONG, Refusal};
@@ -80,6 +81,18 @@ pub(super) async fn run(
     Ok(Stage::Done)
 }
 
+/// The stage that is not over.
+pub(super) fn current(restore: &Restore, status: &RestoreStatus) -> RestoreCondition {
+    let copies = restore.annotations().get(annotations::RESTORE_WORKLOAD).is_some_and(|name| !name.is_empty());
+    match () {
+        () if build::has_claims(restore) && !is_true(status, RestoreCondition::PrepareData) => {
+            RestoreCondition::PrepareData
+        }
+        () if copies && !is_true(status, RestoreCondition::WorkloadReady) => RestoreCondition::WorkloadReady,
+        () => RestoreCondition::PostReady,
+    }
+}
+
 fn is_true(status: &RestoreStatus, condition: RestoreCondition) -> bool {
     conditions::is_true(&status.conditions, condition.as_str())
 }
@@ -142,12 +155,11 @@ async fn start_jobs(ctx: &Context, restore: &Restore, ground: &Ground, tasks: &[
     let mut pods: Option<Vec<Pod>> = None;
     for task in tasks {
         let (Work::Prepare { set, .. } | Work::PostReady { set, .. }) = task.work;
-        let set = &ground.sets[set];
+        let (set, access) = (&ground.sets[set], ground.access[set].as_ref());
         let recipe = set.action_set.spec.restore.as_ref();
         let site = || {
-            let access = ground.access.as_ref();
             let access = access
-                .ok_or_else(|| Refusal::fatal(format!("backup {} names no repository", ground.backup.name_any())))?;
+                .ok_or_else(|| Refusal::fatal(format!("backup {} names no repository", set.backup.name_any())))?;
             Ok::<_, Refusal>(build::Site { restore, set, access, settings: &ctx.settings })
         };
         let job = match &task.work {
@@ -168,10 +180,7 @@ async fn start_jobs(ctx: &Context, restore: &Restore, ground: &Ground, tasks: &[
                 match (&action.exec, &action.job) {
                     (Some(exec), None) => build::post_ready_exec(restore, &task.job, exec, target, &ctx.settings),
                     (None, Some(job)) => {
-                        let config = restore.spec.ready_config.as_ref().and_then(|config| config.job_action.as_ref());
-                        let policy = config.and_then(|config| config.required_policy_for_all_pod_selection.as_ref());
-                        let from = sets::source_target(&set.backup, restore.spec.backup.source_target_name.as_deref())?;
-                        let source = match sets::source_pod(from, policy, *pod)? {
+                        let source = match tasks::post_ready_source(restore, set, *pod)? {
                             SourcePod::Pod(name) => Some(name),
                             SourcePod::Any | SourcePod::None => None,
                         };

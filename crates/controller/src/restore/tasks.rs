@@ -31,7 +31,7 @@ pub(super) fn prepare(restore: &Restore, set: usize, of: &Set) -> Result<Vec<Tas
         tasks.push(Task {
             name: format!("prepareData-{set}"),
             backup: backup.clone(),
-            job: names::prepare_data_job(&backup, &uid, replica),
+            job: names::prepare_data_job(&backup, &uid, set, replica),
             work: Work::Prepare { set, replica, source },
         });
     }
@@ -52,7 +52,7 @@ pub(super) async fn post_ready(
     let task = |pod: usize| Task {
         name: name.clone(),
         backup: backup.clone(),
-        job: names::post_ready_job(&backup, &uid, entry, pod),
+        job: names::post_ready_job(&backup, &uid, set, entry, pod),
         work: Work::PostReady { set, entry, pod },
     };
     let recorded = status.actions.as_ref().map(|actions| actions.post_ready.as_slice()).unwrap_or_default();
@@ -60,8 +60,27 @@ pub(super) async fn post_ready(
     if begun > 0 {
         return Ok((0..begun).map(task).collect());
     }
-    let pods = observe::ready_pods(ctx, restore, is_exec(of, entry)).await?;
-    Ok((0..pods.len()).map(task).collect())
+    let exec = is_exec(of, entry);
+    let pods = observe::ready_pods(ctx, restore, exec).await?.len();
+    Ok((0..if exec { pods } else { with_source(restore, of, pods)? }).map(task).collect())
+}
+
+/// How many of `pods` get data: pods beyond those of the backup are skipped.
+fn with_source(restore: &Restore, of: &Set, pods: usize) -> Result<usize, Refusal> {
+    for pod in 0..pods {
+        if post_ready_source(restore, of, pod)? == SourcePod::None {
+            return Ok(pod);
+        }
+    }
+    Ok(pods)
+}
+
+/// Whose data the Job for the pod at index `pod` works with: behaviour 6.7.
+pub(super) fn post_ready_source(restore: &Restore, of: &Set, pod: usize) -> Result<SourcePod, Refusal> {
+    let config = restore.spec.ready_config.as_ref().and_then(|config| config.job_action.as_ref());
+    let policy = config.and_then(|config| config.required_policy_for_all_pod_selection.as_ref());
+    let from = sets::source_target(&of.backup, restore.spec.backup.source_target_name.as_deref())?;
+    sets::source_pod(from, policy, pod)
 }
 
 fn is_exec(set: &Set, entry: usize) -> bool {

@@ -43,6 +43,7 @@ fn set() -> Set {
         action_set: from(json!({"metadata": {"name": "a"}, "spec": {"backupType": "Incremental",
             "env": [{"name": "DP_TIME_FORMAT", "value": "2006-01-02 15:04:05"}, {"name": "FROM_SET", "value": "1"}],
             "restore": {"prepareData": {"image": "", "command": ["bash"]}, "postReady": [{"job": {"image": "x:1", "command": ["y"]}}]}}})),
+        uses_snapshots: false,
         base: Some(backup("b0", "2026-08-20T02:30:00Z")),
         ancestors: vec![backup("b1", "2026-08-20T02:45:00Z")],
     }
@@ -122,7 +123,15 @@ fn behaviour_6_7_post_ready_merges_the_pods_env_and_connection() {
 #[test]
 fn an_image_that_nothing_sets_is_refused_with_advice() {
     let (restore, mut set) = (restore(), set());
+    let value = |set: &Set| {
+        let site = Site { restore: &restore, set, access: &access(), settings: &settings() };
+        let job =
+            site.prepare("j", set.action_set.spec.restore.as_ref().unwrap().prepare_data.as_ref().unwrap(), 0, None);
+        job.map(|job| job.spec.unwrap().template.spec.unwrap().containers[0].image.clone().unwrap())
+    };
     set.backup.metadata.annotations = None;
+    assert_eq!(value(&set), Ok("postgres:15".into()), "a log that noted none has the image of its base");
+    set.base = None;
     let site = Site { restore: &restore, set: &set, access: &access(), settings: &settings() };
     let recipe = set.action_set.spec.restore.clone().unwrap();
     let told = site.prepare("j", recipe.prepare_data.as_ref().unwrap(), 0, None).unwrap_err().to_string();

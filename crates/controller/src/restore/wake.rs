@@ -36,8 +36,19 @@ pub fn waiting_for_repo(
         .collect()
 }
 
-/// The backup whose deletion may go on now that a restore has changed.
-pub fn backup_of(restore: &Guarded<Restore>) -> Option<ObjectRef<Guarded<Backup>>> {
-    let of = &restore.0.as_ref().ok()?.spec.backup;
-    Some(ObjectRef::new(&of.name).within(&of.namespace))
+/// The backups whose deletion may go on now that a restore has changed: the one that it names, and those it reads as well.
+pub fn backup_of(restore: &Guarded<Restore>) -> Vec<ObjectRef<Guarded<Backup>>> {
+    let Ok(restore) = &restore.0 else { return Vec::new() };
+    let of = &restore.spec.backup;
+    let mut names: Vec<&str> = reads(restore).collect();
+    if !names.contains(&of.name.as_str()) {
+        names.push(&of.name);
+    }
+    names.into_iter().map(|name| ObjectRef::new(name).within(&of.namespace)).collect()
+}
+
+/// The backups that a restore under way reads, all in the namespace of the one that it names.
+pub fn reads(restore: &Restore) -> impl Iterator<Item = &str> {
+    let names = restore.annotations().get(annotations::READS).map(String::as_str).unwrap_or_default();
+    names.split(',').filter(|name| !name.is_empty())
 }
