@@ -190,6 +190,9 @@ pub mod annotations {
     pub const READS: &str = "kbbackup.io/reads";
     /// Ours, on a backup: pairs `<action>=<uid of the pod that did it>`, separated by commas, which the seal covers.
     pub const ATTEMPTS: &str = "kbbackup.io/attempts";
+    /// Ours, on a backup that waits for its repository while its namespace is being deleted: `true`, the repository is
+    /// prepared in the manager namespace.
+    pub const PREPARE_MANAGER_NAMESPACE: &str = "kbbackup.io/prepare-manager-namespace";
     /// Ours, on a backup: image of the container whose data it holds.
     pub const TARGET_IMAGE: &str = "kbbackup.io/target-image";
 }

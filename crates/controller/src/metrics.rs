@@ -28,6 +28,7 @@ pub struct Metrics {
     reconciles: Family<Kind, Histogram, fn() -> Histogram>,
     errors: Family<KindReason, Counter>,
     finished: Family<Finished, Counter>,
+    left_behind: Family<Repo, Counter>,
     leader: Gauge,
 }
 
@@ -49,6 +50,11 @@ struct Finished {
     reason: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Repo {
+    repo: String,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("kbbackup");
@@ -57,12 +63,18 @@ impl Default for Metrics {
         let reconciles = Family::new_with_constructor(buckets);
         let errors = Family::default();
         let finished = Family::default();
+        let left_behind = Family::default();
         let leader = Gauge::default();
         registry.register_with_unit("reconcile_duration", "Time of a reconcile", Unit::Seconds, reconciles.clone());
         registry.register("reconcile_errors", "Reconciles that failed and are tried again", errors.clone());
         registry.register("finished", "Backups and restores that came to an end, by outcome", finished.clone());
+        registry.register(
+            "backups_left_behind",
+            "Backups that went with their namespace while their files stayed in the repository",
+            left_behind.clone(),
+        );
         registry.register("leader", "1 while this process holds the lease", leader.clone());
-        Self { registry: Mutex::new(registry), reconciles, errors, finished, leader }
+        Self { registry: Mutex::new(registry), reconciles, errors, finished, left_behind, leader }
     }
 }
 
@@ -84,6 +96,11 @@ impl Metrics {
     pub fn finished(&self, kind: &str, phase: &str, reason: &str) {
         let outcome = Finished { kind: kind.into(), phase: phase.into(), reason: reason.into() };
         self.finished.get_or_create(&outcome).inc();
+    }
+
+    /// A backup was let go although its files stay in `repo`.
+    pub fn left_behind(&self, repo: &str) {
+        self.left_behind.get_or_create(&Repo { repo: repo.into() }).inc();
     }
 
     /// Whether this process holds the lease.

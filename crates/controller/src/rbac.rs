@@ -61,6 +61,7 @@ pub const RIGHTS: &[Right] = &[
     right(GROUP, "restores", WATCH_AND_PATCH, "watched; labels, annotations and finalizer"),
     right(GROUP, "restores/status", STATUS, "progress and result"),
     right("batch", "jobs", OWN, "workers of backups, restores, deletions and pre-checks"),
+    right("", "namespaces", &["get"], "whether the namespace of a backup that goes is being deleted itself"),
     right("", "pods", WATCH, "targets are chosen; the end of a worker is read from its pod"),
     right("", "pods/log", &["get"], "last lines of a failed worker"),
     right(

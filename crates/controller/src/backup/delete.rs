@@ -17,6 +17,7 @@ use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
+use super::terminating::{self, Site};
 use super::{apply, build, observe, plan};
 use crate::context::Context;
 use crate::error::{Classified as _, is_not_found};
@@ -26,6 +27,8 @@ use crate::worker::{self, Outcome, RepoAccess, account, logs, read, select};
 
 /// How long to wait for what a watch will tell.
 const SLOWLY: Duration = Duration::from_secs(60);
+/// What we have just learned changes the next step.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// One step of the deletion; repeated until the object is gone.
 pub async fn reconcile(ctx: &Context, backup: &Backup) -> Result<Action, Error> {
@@ -109,8 +112,8 @@ pub fn reading(backup: &Backup, restores: &[&Restore]) -> Option<String> {
 
 async fn remove(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result<Step, Error> {
     delete_children(ctx, backup).await?;
-    for job in jobs(ctx, backup) {
-        worker::apply::delete_job(&ctx.client, &job).await?;
+    for job in jobs(ctx, backup).iter().filter(|job| !terminating::removes_files(job)) {
+        worker::apply::delete_job(&ctx.client, job).await?;
     }
     if backup.spec.deletion_policy == DeletionPolicy::Retain {
         let path = status.path.as_deref().unwrap_or("nothing");
@@ -127,7 +130,40 @@ async fn remove(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result
     {
         return Ok(Step::Wait(None));
     }
-    remove_files(ctx, backup, status).await
+    match terminating::site(ctx, backup).await? {
+        Site::Home => remove_files(ctx, backup, status, Site::Home).await,
+        Site::Manager => remove_files_elsewhere(ctx, backup, status).await,
+        Site::Nowhere => {
+            terminating::leave_behind(ctx, backup, status, "the operator's own namespace is being deleted");
+            Ok(Step::Done)
+        }
+    }
+}
+
+/// Removes the files of a backup whose namespace is being deleted: for a while, then the namespace may go.
+async fn remove_files_elsewhere(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result<Step, Error> {
+    let result = remove_files(ctx, backup, status, Site::Manager).await;
+    let why = match &result {
+        Ok(Step::Done) => {
+            terminating::clean_up(ctx, backup).await?;
+            return result;
+        }
+        Err(error) if error.is_conflict() => return result,
+        Ok(Step::Wait(why)) => why.clone().unwrap_or_else(|| "the deletion did not end in time".to_owned()),
+        Ok(Step::Again(why, _)) => why.clone(),
+        Err(error) => crate::run::chain(error),
+    };
+    match (terminating::time_left(ctx, backup, status), result) {
+        (Some(left), Ok(Step::Wait(Some(why)))) => Ok(Step::Again(why, left.min(SLOWLY))),
+        (Some(left), Ok(Step::Again(why, wait))) => Ok(Step::Again(why, wait.min(left))),
+        (Some(left), Err(Error::Refused(refusal))) => Ok(Step::Again(refusal.to_string(), left.min(SLOWLY))),
+        (Some(_), other) => other,
+        (None, _) => {
+            terminating::leave_behind(ctx, backup, status, &why);
+            terminating::clean_up(ctx, backup).await?;
+            Ok(Step::Done)
+        }
+    }
 }
 
 /// Backups that build on this one go with it.
@@ -167,14 +203,14 @@ pub fn jobs(ctx: &Context, backup: &Backup) -> Vec<Arc<Job>> {
     jobs
 }
 
-async fn remove_files(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result<Step, Error> {
+async fn remove_files(ctx: &Context, backup: &Backup, status: &BackupStatus, site: Site) -> Result<Step, Error> {
     let Some(repo) = status.backup_repo_name.as_deref().filter(|name| !name.is_empty()) else { return Ok(Step::Done) };
     let path = status.path.as_deref().unwrap_or_default();
     // A path that does not name this backup would take others with it.
     if !path.split('/').any(|part| part == backup.name_any()) {
         return Ok(Step::Done);
     }
-    let namespace = backup.namespace().unwrap_or_default();
+    let namespace = site.namespace(backup, &ctx.settings);
     let repos = Api::<BackupRepo>::all(ctx.client.clone());
     let found =
         read::find(&ctx.stores.repos, &repos, repo, None).await.doing(|| format!("reading BackupRepo {repo}"))?;
@@ -183,26 +219,52 @@ async fn remove_files(ctx: &Context, backup: &Backup, status: &BackupStatus) -> 
         ctx.event(backup, EventType::Warning, "DeleteBackupFilesFailed", note).await;
         return Ok(Step::Done);
     }
-    let access = observe::access(ctx, status).await?;
+    let mut access = observe::access(ctx, status).await?;
+    if site != Site::Home {
+        // The pass phrase lies in the namespace that goes; names are not encrypted, so removing does not need it.
+        access.encryption = None;
+    }
     if !read::prepared(&ctx.client, &namespace, &access.way)
         .await
         .doing(|| "looking for the repository's Secret or claim".to_owned())?
     {
         let waiting = [(labels::WAIT_REPO_PREPARATION, kbbackup_api::names::TRUE), (labels::BACKUP_REPO_NAME, repo)];
         let waiting = waiting.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        apply::metadata(&ctx.client, backup.clone(), &waiting, &std::collections::BTreeMap::new(), false).await?;
+        let place = (site == Site::Manager).then(|| kbbackup_api::names::TRUE.to_owned());
+        let notes = [(kbbackup_api::names::annotations::PREPARE_MANAGER_NAMESPACE, place)].into();
+        apply::metadata(&ctx.client, backup.clone(), &waiting, &notes, false).await?;
         return Ok(Step::Wait(Some(format!("waiting for the access to BackupRepo {repo} in namespace {namespace}"))));
     }
     account::ensure(&ctx.client, &namespace, &ctx.settings)
         .await
         .doing(|| "ensuring the workers' account".to_owned())?;
-    for job in pre_delete(ctx, backup, status, &access).await? {
-        match carry_out(ctx, backup, &job).await? {
+    match before_files(ctx, backup, status, &access, site).await {
+        Ok(Step::Done) => {}
+        // What it wanted to reach is going with the namespace: the files matter more than its words.
+        Ok(Step::Again(why, _)) | Err(Error::Refused(Refusal::Fatal(why))) if site == Site::Manager => {
+            tracing::warn!(namespace = backup.namespace(), backup = backup.name_any(), why, "preDelete is left out");
+        }
+        other => return other,
+    }
+    let job = build::delete_files(backup, status, &access, &ctx.settings);
+    carry_out(ctx, backup, &site.place(job, backup, &ctx.settings)).await
+}
+
+/// The ActionSet's `preDelete`, for every target.
+async fn before_files(
+    ctx: &Context,
+    backup: &Backup,
+    status: &BackupStatus,
+    access: &RepoAccess,
+    site: Site,
+) -> Result<Step, Error> {
+    for job in pre_delete(ctx, backup, status, access, site).await? {
+        match carry_out(ctx, backup, &site.place(job, backup, &ctx.settings)).await? {
             Step::Done => {}
             step => return Ok(step),
         }
     }
-    carry_out(ctx, backup, &build::delete_files(backup, status, &access, &ctx.settings)).await
+    Ok(Step::Done)
 }
 
 async fn pre_delete(
@@ -210,6 +272,7 @@ async fn pre_delete(
     backup: &Backup,
     status: &BackupStatus,
     access: &RepoAccess,
+    site: Site,
 ) -> Result<Vec<Job>, Error> {
     let method = status.backup_method.as_ref();
     let Some(name) = method.and_then(|method| method.action_set_name.as_deref()).filter(|name| !name.is_empty()) else {
@@ -230,8 +293,9 @@ async fn pre_delete(
     let mut pods = Vec::new();
     for target in plan::targets(status) {
         // Another cluster may wear the same labels by now; without its UID at hand we leave its pods alone.
-        let selector =
-            target.target.pod_selector.as_ref().filter(|_| !backup.labels().contains_key(labels::CLUSTER_UID));
+        // Nor do references to Secrets of a pod's namespace work in another one.
+        let same = site == Site::Home && !backup.labels().contains_key(labels::CLUSTER_UID);
+        let selector = target.target.pod_selector.as_ref().filter(|_| same);
         pods.push(match selector.map(PodSelector::label_selector) {
             Some(selector) => {
                 let found = read::pods(&ctx.client, &backup.namespace().unwrap_or_default(), selector).await;
@@ -250,7 +314,12 @@ async fn carry_out(ctx: &Context, backup: &Backup, job: &Job) -> Result<Step, Er
     let Some(found) = ctx.stores.jobs.get(&key) else {
         return match super::create(ctx, backup, job).await {
             Ok(()) => Ok(Step::Wait(backup.status.as_ref().and_then(|status| status.deletion_failure_reason.clone()))),
-            Err(Error::Refused(refusal)) => Ok(Step::Again(refusal.to_string(), SLOWLY)),
+            Err(Error::Refused(refusal)) => {
+                // The namespace may have been deleted since we looked: then the next look runs the Job elsewhere.
+                let going = backup.namespace().as_deref() == Some(&namespace)
+                    && terminating::is_terminating(&ctx.client, &namespace).await?;
+                Ok(Step::Again(refusal.to_string(), if going { AT_ONCE } else { SLOWLY }))
+            }
             Err(error) => Err(error),
         };
     };

@@ -32,6 +32,7 @@ pub mod expire;
 pub mod link;
 pub mod observe;
 pub mod plan;
+pub mod terminating;
 #[cfg(test)]
 mod tests;
 pub mod workload;

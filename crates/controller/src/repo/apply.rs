@@ -177,20 +177,20 @@ pub(super) async fn refresh(ctx: &Context, facts: &Facts<'_>) -> Result<(), Erro
 
 /// Prepares the namespace of one that waits, then lets it go on.
 pub(super) async fn prepare(ctx: &Context, facts: &Facts<'_>, waiting: &Waiting) -> Result<(), Error> {
-    let Waiting { kind, namespace, name } = waiting;
+    let Waiting { kind, namespace, name, place } = waiting;
     let client = &ctx.client;
-    let write = |source| Error::Write { what: format!("repository in namespace {namespace}"), source };
+    let write = |source| Error::Write { what: format!("repository in namespace {place}"), source };
     match facts.repo.spec.access_method() {
         AccessMethod::Tool => {
             let secret = facts.status.tool_config_secret_name.as_deref().unwrap_or_default();
             let text = facts.tool_config.unwrap_or_default();
-            let secret = build::tool_config(facts.repo, secret, namespace, text, facts.digest);
-            apply(&Api::namespaced(client.clone(), namespace), &secret).await.map_err(write)?;
+            let secret = build::tool_config(facts.repo, secret, place, text, facts.digest);
+            apply(&Api::namespaced(client.clone(), place), &secret).await.map_err(write)?;
         }
         AccessMethod::Mount => {
             let claim = facts.status.backup_pvc_name.as_deref().unwrap_or_default();
-            let claim = build::claim(facts.repo, claim, namespace, facts.claim);
-            create(&Api::namespaced(client.clone(), namespace), &claim).await.map_err(write)?;
+            let claim = build::claim(facts.repo, claim, place, facts.claim);
+            create(&Api::namespaced(client.clone(), place), &claim).await.map_err(write)?;
         }
     }
     match kind {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Secret};
-use kbbackup_api::names::labels;
+use kbbackup_api::names::{TRUE, annotations, labels};
 use kbbackup_api::v1alpha1::{BackupPhase, BackupRepo, BackupType, RestorePhase, StorageProvider};
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
@@ -80,6 +80,8 @@ pub(super) struct Waiting {
     pub(super) kind: WaitingKind,
     pub(super) namespace: String,
     pub(super) name: String,
+    /// Where it is needed: the namespace, or the manager's when that one is being deleted.
+    pub(super) place: String,
 }
 
 /// Which of the two.
@@ -91,19 +93,22 @@ pub(super) enum WaitingKind {
 
 /// Those who wait for `repo`: backups first.
 pub(super) fn waiting(ctx: &Context, repo: &str) -> Vec<Waiting> {
-    let entry = |kind, object: &dyn Named| Waiting { kind, namespace: object.space(), name: object.title() };
+    let entry =
+        |kind, object: &dyn Named, place| Waiting { kind, namespace: object.space(), name: object.title(), place };
     let mut all = Vec::new();
     for backup in ctx.stores.backups.state() {
         let Ok(backup) = backup.0.as_ref() else { continue };
         if waits(backup, repo) && counts(backup) {
-            all.push(entry(WaitingKind::Backup, backup));
+            let elsewhere = backup.annotations().get(annotations::PREPARE_MANAGER_NAMESPACE).is_some_and(|v| v == TRUE);
+            let place = if elsewhere { ctx.settings.manager_namespace.clone() } else { backup.space() };
+            all.push(entry(WaitingKind::Backup, backup, place));
         }
     }
     for restore in ctx.stores.restores.state() {
         let Ok(restore) = restore.0.as_ref() else { continue };
         let failed = restore.status.as_ref().and_then(|status| status.phase) == Some(RestorePhase::Failed);
         if waits(restore, repo) && !failed {
-            all.push(entry(WaitingKind::Restore, restore));
+            all.push(entry(WaitingKind::Restore, restore, restore.space()));
         }
     }
     all

@@ -13,6 +13,7 @@ mod deletion;
 mod failures;
 mod interop;
 mod main_job;
+mod namespaces;
 
 use anyhow::Result;
 use kbbackup_testing::kubectl::Kubectl;
