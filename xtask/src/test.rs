@@ -76,6 +76,8 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
 /// The tests that disturb others run after them, alone.
 fn end_to_end(root: &Path, args: &Args) -> Result<()> {
     let site = site::prepare(root, &args.cluster)?;
+    // The operator is started anew below: everything that it asks for comes after this.
+    let since = jiff::Timestamp::now().to_string();
     for server in [s3::Server::Versitygw, s3::Server::Rclone, s3::Server::Vanishing] {
         s3::up(&site.cluster, server)?;
     }
@@ -98,7 +100,23 @@ fn end_to_end(root: &Path, args: &Args) -> Result<()> {
             site.how_to_use().join("; ")
         );
     }
+    if only.is_none() {
+        rights(root, &site, &since)?;
+    }
     if args.keep { Ok(()) } else { site.end() }
+}
+
+/// Compares what the operator's accounts asked for with their roles.
+fn rights(root: &Path, site: &site::Site, since: &str) -> Result<()> {
+    let Some(log) = site.cluster.audit_log()? else {
+        ui::note("this cluster's audit log is not at hand: the roles are not compared with what was asked for");
+        return Ok(());
+    };
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-e2e", "--test", "rights"]);
+    command.env("KBBACKUP_E2E_AUDIT_LOG", log).env("KBBACKUP_E2E_SINCE", since);
+    ensure!(command.status().context("cannot run cargo")?.success(), "the roles are not what the code uses");
+    Ok(())
 }
 
 /// What a real API server makes of our definitions. The operator rests meanwhile: it would edit the objects of the test.

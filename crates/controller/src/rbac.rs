@@ -7,6 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kbbackup_api::GROUP;
 use kbbackup_api::names::labels;
 
+pub mod usage;
+
 /// Name of the operator's ServiceAccount, roles and bindings.
 pub const OPERATOR: &str = "kbbackup-controller";
 /// Name of the ServiceAccount of exec actions, of its role and binding.

@@ -214,6 +214,14 @@ impl Cluster {
         command
     }
 
+    /// Where the API server writes what the operator's accounts ask for; nothing when we did not start it.
+    pub(crate) fn audit_log(&self) -> Result<Option<PathBuf>> {
+        Ok(match &self.target {
+            Target::Local => Some(paths::State::open()?.audit_log()),
+            Target::Kind | Target::Context(_) => None,
+        })
+    }
+
     /// Makes an image usable by pods of this cluster.
     pub(crate) fn load(&self, image: &image::Image) -> Result<()> {
         match &self.target {

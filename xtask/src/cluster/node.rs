@@ -75,8 +75,12 @@ pub(crate) fn apiserver(state: &State, programs: &Programs) -> Daemon {
             ("--service-account-key-file", &pki("service-accounts.pub")),
             ("--service-account-signing-key-file", &pki("service-accounts.key")),
             ("--allow-privileged", "true"),
+            // What the operator's accounts ask for is compared with their roles after the tests.
+            ("--audit-policy-file", &text(&state.join("audit-policy.json"))),
+            ("--audit-log-path", &text(&state.audit_log())),
+            ("--audit-log-mode", "blocking"),
         ]),
-        config: vec![state.pki("apiserver.crt")],
+        config: vec![state.pki("apiserver.crt"), state.join("audit-policy.json")],
     }
 }
 
@@ -192,8 +196,23 @@ pub(crate) fn configure(state: &State) -> Result<()> {
     // The images' and pods' folders hold other people's files: nobody but root passes.
     set_mode(state.root(), 0o711)?;
     write(&state.join("kubelet.json"), &serde_json::to_string_pretty(&kubelet(state))?)?;
+    write(&state.join("audit-policy.json"), &serde_json::to_string_pretty(&audit_policy())?)?;
     write(&state.join("cni/10-kbbackup.conflist"), &serde_json::to_string_pretty(&cni(state))?)?;
     write(&state.join("containerd.toml"), &containerd_toml(state))
+}
+
+/// Who asked for what, of the accounts in the operator's namespace only; nothing of the content.
+fn audit_policy() -> serde_json::Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "omitManagedFields": true,
+        "rules": [
+            {"level": "Metadata", "userGroups": ["system:serviceaccounts:kbbackup-system"]},
+            {"level": "None"},
+        ],
+    })
 }
 
 fn kubelet(state: &State) -> serde_json::Value {

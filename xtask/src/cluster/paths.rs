@@ -41,6 +41,10 @@ impl State {
     pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.join("logs").join(format!("{name}.log"))
     }
+    /// What the API server was asked for, a line of JSON each.
+    pub(crate) fn audit_log(&self) -> PathBuf {
+        self.log("audit")
+    }
     pub(crate) fn csi_socket(&self) -> PathBuf {
         self.join("kubelet/plugins/btrfs.csi.kbbackup.io/csi.sock")
     }

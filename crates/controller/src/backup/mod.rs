@@ -54,7 +54,7 @@ pub async fn reconcile(object: Arc<Guarded<Backup>>, ctx: Arc<Context>) -> Resul
         return Ok(Action::await_change());
     }
     let result = if backup.metadata.deletion_timestamp.is_some() {
-        delete::reconcile(&ctx, backup).await
+        Box::pin(delete::reconcile(&ctx, backup)).await
     } else {
         match backup.status.as_ref().and_then(|status| status.phase) {
             None | Some(BackupPhase::New) => Box::pin(begin(&ctx, backup)).await,
