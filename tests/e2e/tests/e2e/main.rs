@@ -8,12 +8,15 @@
     reason = "these are tests; allow-in-tests does not see their helpers"
 )]
 
+mod chains;
 mod chaos;
 mod deletion;
 mod failures;
+mod files;
 mod interop;
 mod main_job;
 mod namespaces;
+mod replicas;
 
 use anyhow::Result;
 use kbbackup_testing::kubectl::Kubectl;

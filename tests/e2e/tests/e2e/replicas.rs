@@ -1,0 +1,166 @@
+//! Backups that keep pods apart, restored one to one; and points in time.
+
+use jiff::Timestamp;
+use kbbackup_e2e::{LIMIT, ended, phase};
+use kbbackup_testing::fixtures::{self, list};
+use kbbackup_testing::namespace::TempNamespace;
+use serde_json::{Value, json};
+
+use crate::{begin, files};
+
+fn take(space: &TempNamespace, name: &str, method: &str) -> Value {
+    space.kubectl.apply(&fixtures::backup(name, "files", method).to_string()).unwrap();
+    let object = ended(space, name, LIMIT).unwrap();
+    assert_eq!(phase(&object), "Completed", "{}", object["status"]);
+    object
+}
+
+fn restore(space: &TempNamespace, name: &str, backup: &str, prepare: &Value, time: Option<&str>) -> Value {
+    space.kubectl.apply(&files::restore(space, name, backup, prepare, time).to_string()).unwrap();
+    space.kubectl.wait_for("restore", name, LIMIT, |object| matches!(phase(object), "Completed" | "Failed")).unwrap()
+}
+
+#[test]
+fn each_replica_gets_its_own_pods_data_at_once_and_one_after_another() {
+    let (cluster, space) = begin("replicas").unwrap();
+    files::create(&space, 3).unwrap();
+    let set = files::recipe(&space.name, "Full", files::PACK, files::UNPACK);
+    let policy = files::policy("All", &[("full", &space.name, None)]);
+    space.kubectl.apply(&list(&[set, policy]).to_string()).unwrap();
+    let pods = ["files-0", "files-1", "files-2"];
+    for pod in pods {
+        files::run(&space.kubectl, pod, "hostname > /data/whose; head -c 100000 /dev/urandom > /data/random").unwrap();
+    }
+    let wanted = pods.map(|pod| files::digests(&space.kubectl, pod, "/data").unwrap());
+    take(&space, "all", "full");
+
+    for policy in ["Parallel", "Serial"] {
+        let name = policy.to_lowercase();
+        let prepare = json!({
+            "volumeClaimRestorePolicy": policy,
+            "requiredPolicyForAllPodSelection": {"dataRestorePolicy": "OneToOne"},
+            "volumeClaimsTemplate": {"replicas": 3, "startingIndex": 4, "templates": [files::claim(&name)]},
+        });
+        let done = restore(&space, &name, "all", &prepare, None);
+        assert_eq!(phase(&done), "Completed", "{}", done["status"]);
+        let actions = done["status"]["actions"]["prepareData"].as_array().cloned().unwrap_or_default();
+        assert_eq!(actions.len(), 3);
+        if policy == "Serial" {
+            for pair in actions.windows(2) {
+                let (end, start) = (pair[0]["endTime"].as_str().unwrap(), pair[1]["startTime"].as_str().unwrap());
+                assert!(end <= start, "{} begins before {} has ended", pair[1]["objectKey"], pair[0]["objectKey"]);
+            }
+        }
+        let claims: Vec<String> = (4..7).map(|ordinal| format!("{name}-{ordinal}")).collect();
+        files::show(&space, &format!("show-{name}"), &claims).unwrap();
+        for (claim, wanted) in claims.iter().zip(&wanted) {
+            let found = files::digests(&space.kubectl, &format!("show-{name}"), &format!("/claims/{claim}")).unwrap();
+            assert_eq!(&found, wanted, "{claim}");
+        }
+    }
+    let recipe = space.name.clone();
+    drop(space);
+    drop(cluster.try_run(&["delete", "actionset", &recipe, "--wait=false"]));
+}
+
+/// The log of a point-in-time restore: one object per second, its name the second. Its Backup is written by the test, which
+/// so rules the range, onto objects that a real backup has stored.
+const LOG: &str = r#"
+for second in $(seq "$FIRST" "$LAST"); do echo "$second" | datasafed push - "/$second"; done
+echo '{}' > $DP_BACKUP_INFO_FILE"#;
+/// Replays all seconds after the base up to the time that is wanted, and reports how far it came.
+const REPLAY: &str = r#"
+test -e /data/base
+last=none
+for second in $(datasafed list / | grep -E '^[0-9]+$' | sort -n); do
+  if [ "$second" -gt "$DP_BASE_BACKUP_STOP_TIMESTAMP" ] && [ "$second" -le "$DP_RESTORE_TIMESTAMP" ]; then
+    datasafed pull "/$second" - >> /data/replayed; last=$second
+  fi
+done
+echo "{\"position\":\"$last\"}" > /dev/termination-log"#;
+
+#[test]
+fn a_point_in_time_is_reached_exactly_or_refused_with_the_nearest_times() {
+    let (cluster, space) = begin("pitr").unwrap();
+    files::create(&space, 1).unwrap();
+    let name = |part: &str| format!("{}-{part}", space.name);
+    let mut log_objects = files::recipe(&name("log"), "Full", LOG, "true");
+    let now = Timestamp::now().as_second();
+    let (first, last) = (now - 60, now + 240);
+    log_objects["spec"]["env"] =
+        json!([{"name": "FIRST", "value": first.to_string()}, {"name": "LAST", "value": last.to_string()}]);
+    let sets = [
+        files::recipe(&name("full"), "Full", files::PACK, files::UNPACK),
+        log_objects,
+        files::recipe(&name("wal"), "Continuous", "true", REPLAY),
+        files::policy("Any", &[("full", &name("full"), None), ("log", &name("log"), None)]),
+    ];
+    space.kubectl.apply(&list(&sets).to_string()).unwrap();
+    files::run(&space.kubectl, "files-0", "echo base > /data/base").unwrap();
+    let base = take(&space, "base", "full");
+    let stored = take(&space, "stored", "log");
+    // What holds the objects is no base.
+    space
+        .kubectl
+        .run(&["label", "backup", "stored", "dataprotection.kubeblocks.io/backup-type=Selective", "--overwrite"])
+        .unwrap();
+    let end: Timestamp = base["status"]["completionTimestamp"].as_str().unwrap().parse().unwrap();
+    let text = |second: i64| Timestamp::from_second(second).unwrap().to_string();
+    let mut wal = fixtures::backup("wal", "files", "wal");
+    let skip = "dataprotection.kubeblocks.io/skip-reconciliation";
+    let annotations = json!({skip: "true", "kbbackup.io/target-image": fixtures::POSTGRES_IMAGE});
+    wal["metadata"]["annotations"] = annotations;
+    wal["metadata"]["labels"] = json!({"dataprotection.kubeblocks.io/backup-type": "Continuous"});
+    space.kubectl.apply(&wal.to_string()).unwrap();
+    let gap = (last - 40, last - 20);
+    let status = json!({"status": {
+        "phase": "Running", "path": stored["status"]["path"], "backupRepoName": stored["status"]["backupRepoName"],
+        "startTimestamp": text(first), "timeRange": {"start": text(first), "end": text(last)},
+        "extras": [{"gapStart": text(gap.0), "gapEnd": text(gap.1)}],
+        "target": stored["status"]["target"],
+        "backupMethod": {"name": "wal", "actionSetName": name("wal"),
+            "targetVolumes": {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}},
+    }});
+    let patch = status.to_string();
+    space.kubectl.run(&["patch", "backup", "wal", "--subresource=status", "--type=merge", "-p", &patch]).unwrap();
+
+    let target = end.as_second() + 20;
+    let prepare = |claim: &str| json!({"volumeClaims": [files::claim(claim)]});
+    let done = restore(&space, "inside", "wal", &prepare("inside"), Some(&text(target)));
+    assert_eq!(phase(&done), "Completed", "{}", done["status"]);
+    let annotation = |key: &str| done["metadata"]["annotations"][key].as_str().unwrap_or_default().to_owned();
+    assert_eq!(annotation("kbbackup.io/reads"), "base,wal");
+    assert_eq!(annotation("kbbackup.io/restored"), format!("{{\"position\":\"{target}\"}}"));
+    files::show(&space, "show", &["inside".to_owned()]).unwrap();
+    let replayed = files::run(&space.kubectl, "show", "cat /claims/inside/base /claims/inside/replayed").unwrap();
+    let wanted: Vec<String> = std::iter::once("base".to_owned())
+        .chain((end.as_second() + 1..=target).map(|second| second.to_string()))
+        .collect();
+    assert_eq!(replayed.lines().collect::<Vec<_>>(), wanted);
+
+    let refused = |name: &str, time: Option<&str>| {
+        let done = restore(&space, name, "wal", &prepare(name), time);
+        assert_eq!(phase(&done), "Failed", "{name}");
+        let conditions = done["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let told =
+            conditions.iter().find(|condition| condition["type"] == "ValidationPassed").cloned().unwrap_or_default();
+        assert_eq!(told["reason"], "ValidateFailed");
+        assert_ne!(space.kubectl.try_run(&["get", "pvc", name]).unwrap().code, 0, "a claim was made for {name}");
+        told["message"].as_str().unwrap_or_default().to_owned()
+    };
+    let late = refused("late", Some(&text(last + 1)));
+    assert!(late.contains(&format!("covers, {} to {}", text(first), text(last))), "{late}");
+    let early = refused("early", Some(&text(end.as_second() - 1)));
+    assert!(early.contains(&format!("base ends at {}, after that", text(end.as_second()))), "{early}");
+    assert!(early.contains(&format!("nearest time that can be restored is {}", text(end.as_second()))), "{early}");
+    let torn = refused("torn", Some(&text(gap.1 + 5)));
+    assert!(torn.contains(&format!("has a gap from {} to {}", text(gap.0), text(gap.1))), "{torn}");
+    assert!(torn.contains(&format!("nearest time that can be restored is {}", text(gap.0))), "{torn}");
+    let timeless = refused("timeless", None);
+    assert!(timeless.contains("restoreTime must say which moment is wanted"), "{timeless}");
+    let recipes = ["full", "log", "wal"].map(name);
+    drop(space);
+    for recipe in &recipes {
+        drop(cluster.try_run(&["delete", "actionset", recipe, "--wait=false"]));
+    }
+}
