@@ -66,7 +66,7 @@ pub(super) async fn post_ready(
 }
 
 /// How many of `pods` get data: pods beyond those of the backup are skipped.
-fn with_source(restore: &Restore, of: &Set, pods: usize) -> Result<usize, Refusal> {
+pub(super) fn with_source(restore: &Restore, of: &Set, pods: usize) -> Result<usize, Refusal> {
     for pod in 0..pods {
         if post_ready_source(restore, of, pod)? == SourcePod::None {
             return Ok(pod);

@@ -5,6 +5,7 @@ use kbbackup_api::v1alpha1::{Backup, Restore};
 use serde_json::{Value, json};
 
 use super::build::{self, Site};
+use super::decide::Work;
 use super::sets::Set;
 use crate::worker::repo::Way;
 use crate::worker::{RepoAccess, settings};
@@ -118,6 +119,147 @@ fn behaviour_6_7_post_ready_merges_the_pods_env_and_connection() {
     let value = |name: &str| env.iter().rev().find(|entry| entry.name == name).and_then(|entry| entry.value.clone());
     assert_eq!(value("FROM_SET").as_deref(), Some("pod"));
     assert_eq!((value("DP_DB_HOST").as_deref(), value("DP_DB_PORT").as_deref()), (Some("10.0.0.9"), Some("5432")));
+}
+
+fn target_pod() -> Pod {
+    from(json!({"metadata": {"name": "pg-0", "namespace": "demo"}, "status": {"podIP": "10.0.0.9"}, "spec": {
+        "nodeName": "node1", "tolerations": [{"key": "db", "operator": "Exists"}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data-pg-0"}}, {"name": "conf", "emptyDir": {}}],
+        "containers": [{"name": "db", "ports": [{"containerPort": 5432}], "envFrom": [{"configMapRef": {"name": "conf"}}]}]}}))
+}
+
+fn ready() -> Restore {
+    let mut restore = restore();
+    restore.spec.prepare_data_config = None;
+    restore.spec.ready_config = Some(from(json!({
+        "connectionCredential": {"secretName": "auth"},
+        "jobAction": {"target": {"podSelector": {"matchLabels": {"app": "pg"}},
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}]}},
+        "readinessProbe": {"exec": {"image": "x", "command": ["y"]}}})));
+    restore
+}
+
+#[test]
+fn behaviour_6_7_post_ready_job() {
+    let (restore, set) = (ready(), set());
+    let site = Site { restore: &restore, set: &set, access: &access(), settings: &settings() };
+    let action = from(json!({"image": "x:1", "command": ["y"], "runOnTargetPodNode": true}));
+    insta::assert_yaml_snapshot!(site.post_ready("job-0", &action, &target_pod(), Some("pg-1")).unwrap());
+}
+
+#[test]
+fn behaviour_6_7_credentials_in_the_contracts_order() {
+    let (restore, set) = (ready(), set());
+    let site = Site { restore: &restore, set: &set, access: &access(), settings: &settings() };
+    let job = site.post_ready("j", &from(json!({"image": "x:1", "command": ["y"]})), &target_pod(), None).unwrap();
+    let pod = job.spec.unwrap().template.spec.unwrap();
+    let env = pod.containers[0].env.clone().unwrap();
+    let names: Vec<_> = env.iter().map(|entry| entry.name.as_str()).filter(|name| name.starts_with("DP_DB_")).collect();
+    assert_eq!(names, ["DP_DB_USER", "DP_DB_PASSWORD", "DP_DB_PORT", "DP_DB_HOST"]);
+    // Elsewhere than beside the pod its volumes are not there.
+    assert_eq!((pod.node_selector, pod.tolerations.map(|list| list.len())), (None, Some(1)));
+    assert!(pod.volumes.unwrap().iter().all(|volume| volume.name != "data"));
+}
+
+#[test]
+fn behaviour_6_7_exec_job() {
+    let action = from(json!({"command": ["touch", "/ready"], "container": "db"}));
+    insta::assert_yaml_snapshot!(build::post_ready_exec(&ready(), "job-0", &action, &target_pod(), &settings()));
+}
+
+#[test]
+fn behaviour_6_6_what_a_restore_says_about_its_pods() {
+    let (mut restore, set) = (restore(), set());
+    restore.spec.service_account_name = Some("mine".into());
+    restore.spec.backoff_limit = Some(4);
+    restore.spec.container_resources = Some(from(json!({"requests": {"cpu": "1"}})));
+    restore.spec.prepare_data_config.as_mut().unwrap().scheduling_spec = Some(from(json!({
+        "tolerations": [{"operator": "Exists"}], "nodeSelector": {"disk": "fast"}, "nodeName": "n1", "schedulerName": "s",
+        "affinity": {"nodeAffinity": {}},
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]})));
+    let site = Site { restore: &restore, set: &set, access: &access(), settings: &settings() };
+    let recipe = set.action_set.spec.restore.clone().unwrap();
+    let job = site.prepare("j", recipe.prepare_data.as_ref().unwrap(), 0, None).unwrap().spec.unwrap();
+    assert_eq!(job.backoff_limit, Some(4));
+    let pod = job.template.spec.unwrap();
+    assert_eq!((pod.service_account_name.as_deref(), pod.automount_service_account_token), (Some("mine"), Some(true)));
+    assert_eq!((pod.node_name.as_deref(), pod.scheduler_name.as_deref()), (Some("n1"), Some("s")));
+    assert_eq!(pod.node_selector.unwrap()["disk"], "fast");
+    assert!(pod.affinity.is_some() && pod.tolerations.is_some() && pod.topology_spread_constraints.is_some());
+    assert_eq!(
+        serde_json::to_value(&pod.containers[0].resources).unwrap(),
+        json!({"requests": {"cpu": "1"}, "limits": {"memory": "0"}}),
+        "a zero limit only where nothing is said"
+    );
+}
+
+#[test]
+fn behaviour_6_6_a_log_names_its_base_and_trusts_what_is_sealed() {
+    let (restore, mut set) = (restore(), set());
+    set.ancestors.clear();
+    set.backup.metadata.annotations = None;
+    let site = Site { restore: &restore, set: &set, access: &access(), settings: &settings() };
+    let recipe = set.action_set.spec.restore.clone().unwrap();
+    let job = site.prepare("j", recipe.prepare_data.as_ref().unwrap(), 0, None).unwrap();
+    let env = job.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();
+    let value = |name: &str| env.iter().find(|entry| entry.name == name).and_then(|entry| entry.value.clone());
+    assert_eq!(value("DP_BASE_BACKUP_NAME").as_deref(), Some("b0"));
+    assert_eq!(value("DP_BASE_BACKUP_STOP_TIMESTAMP").as_deref(), Some("1787193000"));
+    assert_eq!(value("DP_ANCESTOR_INCREMENTAL_BACKUP_NAMES"), None);
+    assert_eq!(value("KBBACKUP_SEALS").as_deref(), Some("b0=seal-of-b0"), "a log that still grows has no seal");
+}
+
+#[test]
+fn behaviour_6_5_replicas_beyond_the_recorded_pods_get_no_data() {
+    let mut restore = restore();
+    let config = restore.spec.prepare_data_config.as_mut().unwrap();
+    config.required_policy_for_all_pod_selection = Some(from(json!({"dataRestorePolicy": "OneToOne"})));
+    config.volume_claims_template.as_mut().unwrap().replicas = 3;
+    let mut set = set();
+    let target = json!({"podSelector": {"strategy": "All"}, "selectedTargetPods": ["p-0", "p-1"]});
+    set.backup.status.as_mut().unwrap().target = Some(from(target));
+    let tasks = super::tasks::prepare(&restore, 1, &set).unwrap();
+    let found: Vec<_> = tasks.iter().map(|task| (task.name.as_str(), task.work.clone())).collect();
+    let work = |replica: usize, pod: &str| Work::Prepare { set: 1, replica, source: Some(pod.to_owned()) };
+    assert_eq!(found, [("prepareData-1", work(0, "p-0")), ("prepareData-1", work(1, "p-1"))]);
+
+    let mut ready = ready();
+    let action = ready.spec.ready_config.as_mut().unwrap().job_action.as_mut().unwrap();
+    action.required_policy_for_all_pod_selection = Some(from(json!({"dataRestorePolicy": "OneToOne"})));
+    assert_eq!(super::tasks::with_source(&ready, &set, 3), Ok(2), "behaviour 6.7: neither do pods");
+    assert_eq!(super::tasks::with_source(&ready, &set, 1), Ok(1));
+}
+
+#[test]
+fn behaviour_6_2_a_stage_that_cannot_go_on_is_named() {
+    use kbbackup_api::conditions::RestoreCondition;
+    let current = |restore: &Restore, done: &[&str]| {
+        let conditions: Vec<_> = done
+            .iter()
+            .map(|type_| {
+                json!({"type": type_, "status": "True", "reason": "Succeed",
+            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"})
+            })
+            .collect();
+        super::stages::current(restore, &from(json!({"conditions": conditions})))
+    };
+    assert_eq!(current(&restore(), &[]), RestoreCondition::PrepareData);
+    assert_eq!(current(&restore(), &["PrepareData"]), RestoreCondition::PostReady);
+    assert_eq!(current(&ready(), &[]), RestoreCondition::PostReady);
+    let mut copied = restore();
+    copied.metadata.annotations = Some([("kbbackup.io/restore-workload".to_owned(), "pg".to_owned())].into());
+    assert_eq!(current(&copied, &["PrepareData"]), RestoreCondition::WorkloadReady);
+}
+
+#[test]
+fn the_end_of_a_restore_wakes_every_backup_that_it_read() {
+    let of = |reads: Option<&str>| -> Vec<String> {
+        let mut restore = restore();
+        restore.metadata.annotations = reads.map(|reads| [("kbbackup.io/reads".to_owned(), reads.to_owned())].into());
+        super::backup_of(&kube::core::DeserializeGuard(Ok(restore))).into_iter().map(|found| found.name).collect()
+    };
+    assert_eq!(of(None), ["b2"]);
+    assert_eq!(of(Some("b0,b1,b2")), ["b0", "b1", "b2"]);
 }
 
 #[test]
