@@ -31,6 +31,7 @@ pub struct Shared<K: Watched> {
     api: Api<K>,
     config: watcher::Config,
     strip: fn(&mut K),
+    keep: fn(&K) -> bool,
     scope: Scope,
     served_by: Option<(Client, &'static str)>,
     writer: Writer<K>,
@@ -61,7 +62,15 @@ impl<K: Watched> Shared<K> {
     /// A watch of all objects of `api` that `config` selects. `strip` drops what nobody reads before it is stored.
     pub fn new(api: Api<K>, config: watcher::Config, strip: fn(&mut K)) -> Self {
         let (store, writer) = reflector::store();
-        Self { api, config, strip, scope: Scope::default(), served_by: None, writer, store, subscribers: Vec::new() }
+        let (keep, scope) = (|_: &K| true, Scope::default());
+        Self { api, config, strip, keep, scope, served_by: None, writer, store, subscribers: Vec::new() }
+    }
+
+    /// For kinds that no label selects: holds, and tells of, only the objects that `keep` says; one that it says no longer
+    /// is told once, as if it were deleted. It is asked after stripping.
+    #[must_use]
+    pub fn keep(self, keep: fn(&K) -> bool) -> Self {
+        Self { keep, ..self }
     }
 
     /// Leaves out the objects of other namespaces.
@@ -90,7 +99,7 @@ impl<K: Watched> Shared<K> {
 
     /// Watches until dropped.
     pub async fn run(self) {
-        let Self { api, config, strip, scope, served_by, writer, store, subscribers } = self;
+        let Self { api, config, strip, keep, scope, served_by, writer, store, subscribers } = self;
         if let Some((client, crd)) = served_by {
             served(client, crd).await;
         }
@@ -99,6 +108,11 @@ impl<K: Watched> Shared<K> {
             strip(object);
         });
         let events = events.try_filter(move |event| futures::future::ready(is_within(&scope, event)));
+        let known = store.clone();
+        let events = events.try_filter_map(move |event| {
+            let holds = |object: &K| known.get(&ObjectRef::from_obj(object)).is_some();
+            futures::future::ready(Ok(sift(event, keep, holds)))
+        });
         fan_out(events, writer, &store, &subscribers).await;
     }
 }
@@ -120,6 +134,16 @@ fn is_within<K: Resource>(scope: &Scope, event: &Event<K>) -> bool {
             scope.includes(object.meta().namespace.as_deref())
         }
         Event::Init | Event::InitDone => true,
+    }
+}
+
+/// What is left of an event when only some objects are kept; `holds` tells whether the store has an object.
+fn sift<K>(event: Event<K>, keep: fn(&K) -> bool, holds: impl Fn(&K) -> bool) -> Option<Event<K>> {
+    match event {
+        Event::Apply(object) if !keep(&object) => holds(&object).then_some(Event::Delete(object)),
+        Event::Delete(object) => (keep(&object) || holds(&object)).then_some(Event::Delete(object)),
+        Event::InitApply(object) => keep(&object).then_some(Event::InitApply(object)),
+        other @ (Event::Apply(_) | Event::Init | Event::InitDone) => Some(other),
     }
 }
 
@@ -205,6 +229,18 @@ mod tests {
         assert!(is_within(&some, &event(Some("b"))) && is_within(&some, &event(None)));
         assert!(!is_within(&some, &event(Some("c"))));
         assert!(is_within(&Scope::of(&[]), &event(Some("c"))));
+    }
+
+    #[test]
+    fn what_nobody_needs_is_neither_held_nor_told() {
+        let keep: fn(&ConfigMap) -> bool = |map| map.name_any() == "ours";
+        let left = |event, held: bool| sift(event, keep, |_| held).map(|event| matches!(event, Event::Delete(_)));
+        assert_eq!(left(Event::Apply(named("ours")), false), Some(false));
+        assert_eq!(left(Event::Apply(named("other")), false), None);
+        assert_eq!(left(Event::Apply(named("other")), true), Some(true), "it was ours: it leaves the store");
+        assert_eq!(left(Event::InitApply(named("other")), true), None);
+        assert_eq!(left(Event::Delete(named("other")), false), None);
+        assert_eq!(left(Event::Delete(named("ours")), true), Some(true));
     }
 
     #[tokio::test]
