@@ -188,6 +188,10 @@ pub mod annotations {
     /// Ours, on a restore: names of the backups that it reads, separated by commas: base and chain first, the backup itself
     /// last. Retention and deletion wait for it, and a restore under way does not change its mind.
     pub const READS: &str = "kbbackup.io/reads";
+    /// Ours, on the restore that fills a claim: UID of the temporary claim that it fills.
+    pub const POPULATED_CLAIM: &str = "kbbackup.io/populated-claim";
+    /// Ours, on a persistent volume that is being handed from one claim to another: the reclaim policy that it had.
+    pub const RECLAIM_POLICY: &str = "kbbackup.io/reclaim-policy";
     /// Ours, on a backup: pairs `<action>=<uid of the pod that did it>`, separated by commas, which the seal covers.
     pub const ATTEMPTS: &str = "kbbackup.io/attempts";
     /// Ours, on a backup that waits for its repository while its namespace is being deleted: `true`, the repository is

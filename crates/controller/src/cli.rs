@@ -88,7 +88,7 @@ impl Command {
                 start_log(LogFormat::Plain, "warn")?;
                 exec.run(Client::try_default().await.context("no way to the cluster was found")?).await
             }
-            None => self.run.run().await,
+            None => Box::pin(self.run.run()).await,
         }
     }
 }

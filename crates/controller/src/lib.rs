@@ -15,6 +15,7 @@ pub mod http;
 pub mod lease;
 pub mod metrics;
 pub mod policy;
+pub mod populator;
 pub mod provider;
 pub mod rbac;
 pub mod repo;

@@ -22,7 +22,7 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use crate::context::{Context, Stores};
 use crate::error::{Class, Classified};
 use crate::watch::{Guarded, Scope, Shared, Watched};
-use crate::{actionset, backup, policy, provider, repo, restore};
+use crate::{actionset, backup, policy, populator, provider, repo, restore};
 
 /// The watches of the process: one per kind, whoever looks at it.
 struct Watches {
@@ -35,6 +35,8 @@ struct Watches {
     jobs: Shared<Job>,
     pods: Shared<Pod>,
     repo_claims: Shared<PersistentVolumeClaim>,
+    /// Those that are filled from a backup.
+    claims: Shared<populator::Claim>,
     csi_drivers: Shared<CSIDriver>,
 }
 
@@ -62,6 +64,9 @@ impl Watches {
             })
             .within(scope),
             repo_claims: Shared::new(Api::all(client.clone()), all().labels(labels::BACKUP_REPO_NAME), |_| ()),
+            claims: Shared::new(Api::all(client.clone()), all(), populator::slim_down)
+                .keep(populator::concerns_us)
+                .within(scope),
             csi_drivers: Shared::new(Api::all(client.clone()), all(), |driver| driver.spec.token_requests = None),
         }
     }
@@ -81,8 +86,19 @@ impl Watches {
     }
 
     fn run(self) -> Vec<BoxFuture<'static, ()>> {
-        let Self { providers, repos, action_sets, policies, backups, restores, jobs, pods, repo_claims, csi_drivers } =
-            self;
+        let Self {
+            providers,
+            repos,
+            action_sets,
+            policies,
+            backups,
+            restores,
+            jobs,
+            pods,
+            repo_claims,
+            claims,
+            csi_drivers,
+        } = self;
         vec![
             providers.run().boxed(),
             repos.run().boxed(),
@@ -93,6 +109,7 @@ impl Watches {
             jobs.run().boxed(),
             pods.run().boxed(),
             repo_claims.run().boxed(),
+            claims.run().boxed(),
             csi_drivers.run().boxed(),
         ]
     }
@@ -109,6 +126,7 @@ pub async fn run(client: Client, scope: &Scope, make_context: impl FnOnce(Stores
         policies(&ctx, &mut watches).boxed(),
         backups(&ctx, &mut watches).boxed(),
         restores(&ctx, &mut watches).boxed(),
+        populator(&ctx, &mut watches).boxed(),
     ];
     // The watches end with the last controller, not before: a reconcile that is being finished may read a store.
     tokio::select! {
@@ -196,6 +214,21 @@ fn restores(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = (
         .watches_shared_stream(watches.repos.subscribe(), move |repo| restore::waiting_for_repo(&waiting, &repo))
         .watches(Api::<StatefulSet>::all(ctx.client.clone()), restored, |set| restore::of_worker(set.meta()));
     drive(controller, ctx.settings.workers, restore::reconcile, ctx)
+}
+
+/// Claims that are filled from a backup: wake on their temporary claims, on Restores, and on the backups that they name.
+fn populator(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
+    let store = watches.claims.reader();
+    let (of_claim, of_restore, of_backup) = (store.clone(), store.clone(), store.clone());
+    let controller = Controller::for_shared_stream(watches.claims.subscribe(), store)
+        .watches_shared_stream(watches.claims.subscribe(), move |claim| populator::woken_by_claim(&of_claim, &claim))
+        .watches_shared_stream(watches.restores.subscribe(), move |restore| {
+            populator::woken_by_restore(&of_restore, &restore)
+        })
+        .watches_shared_stream(watches.backups.subscribe(), move |backup| {
+            populator::woken_by_backup(&of_backup, &backup)
+        });
+    drive(controller, ctx.settings.workers, populator::reconcile, ctx)
 }
 
 /// Runs a controller until the process is told to stop, and keeps account of it.

@@ -7,7 +7,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kbbackup_api::events::EventReason;
-use kbbackup_api::names::{FINALIZER, annotations};
+use kbbackup_api::names::{FINALIZER, annotations, labels};
 use kbbackup_api::v1alpha1::{Restore, RestoreStatus};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::events::EventType;
@@ -82,6 +82,10 @@ pub async fn job(ctx: &Context, restore: &Restore, job: &Job) -> Result<(), Erro
 
 /// Creates the claims of a replica that do not exist.
 pub async fn claims(ctx: &Context, restore: &Restore, replica: usize) -> Result<(), Error> {
+    // The populator's: were it gone, an empty one must not take its place.
+    if restore.labels().contains_key(labels::POPULATE_PVC) {
+        return Ok(());
+    }
     for claim in build::claims(restore, replica) {
         let object = build::claim(restore, &claim);
         if create::<PersistentVolumeClaim>(ctx, &object).await? {

@@ -22,6 +22,7 @@ use super::decide::{SeenTask, Task};
 use super::workload;
 use crate::backup::{self, plan};
 use crate::context::Context;
+use crate::populator::grant;
 use crate::worker::error::{Doing as _, Error, LONG, Refusal, SOON};
 use crate::worker::repo::Way;
 use crate::worker::{Outcome, RepoAccess, logs, outcome, read, select};
@@ -36,12 +37,19 @@ pub async fn source(ctx: &Context, restore: &Restore) -> Result<Backup, Error> {
     let found = api.get_opt(&of.name).await.doing(|| format!("reading backup {}/{}", of.namespace, of.name))?;
     let backup = found
         .ok_or_else(|| Refusal::fatal(format!("backup {} does not exist in namespace {}", of.name, of.namespace)))?;
-    allowed(&backup, &restore.namespace().unwrap_or_default())?;
+    if let Err(refusal) = allowed(&backup, &restore.namespace().unwrap_or_default())
+        && !grant::of_internal(ctx, restore, &backup).await?
+    {
+        return Err(refusal.into());
+    }
     Ok(backup)
 }
 
 /// Whether `backup` may be restored into `namespace`: its own, or one that it names.
-fn allowed(backup: &Backup, namespace: &str) -> Result<(), Refusal> {
+///
+/// # Errors
+/// [`Refusal::Fatal`] with what would allow it.
+pub fn allowed(backup: &Backup, namespace: &str) -> Result<(), Refusal> {
     if backup.namespace().as_deref() == Some(namespace) {
         return Ok(());
     }
