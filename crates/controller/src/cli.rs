@@ -7,17 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use hyper::StatusCode;
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::context::Context;
 use crate::exec::Exec;
 use crate::http;
 use crate::lease::Election;
+use crate::log;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::watch::Scope;
@@ -59,16 +60,10 @@ struct Run {
     managed_namespaces: Vec<String>,
     /// Form of the log.
     #[arg(long, value_name = "FORM", default_value = "json")]
-    log_format: LogFormat,
+    log_format: log::Format,
     /// What is logged: a level, or filters per module as in `info,kube=debug`.
     #[arg(long, value_name = "FILTER", env = "KBBACKUP_LOG", default_value = "info")]
     log: String,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    Json,
-    Plain,
 }
 
 /// `:8080` means every address, as in Go.
@@ -85,7 +80,7 @@ impl Command {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.task {
             Some(Task::Exec(exec)) => {
-                start_log(LogFormat::Plain, "warn")?;
+                start_log(log::Format::Plain, "warn")?;
                 exec.run(Client::try_default().await.context("no way to the cluster was found")?).await
             }
             None => Box::pin(self.run.run()).await,
@@ -190,14 +185,10 @@ fn identity() -> String {
     format!("{host}_{:08x}", rand::random::<u32>())
 }
 
-fn start_log(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("log filter {filter:?}"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
-        LogFormat::Plain => log.init(),
-    }
-    Ok(())
+fn start_log(format: log::Format, filter: &str) -> anyhow::Result<()> {
+    let subscriber =
+        log::subscriber(format, filter, std::io::stderr).with_context(|| format!("log filter {filter:?}"))?;
+    subscriber.try_init().context("the log is started once")
 }
 
 #[cfg(test)]

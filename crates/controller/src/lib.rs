@@ -13,6 +13,7 @@ pub mod error;
 pub mod exec;
 pub mod http;
 pub mod lease;
+pub mod log;
 pub mod metrics;
 pub mod policy;
 pub mod populator;

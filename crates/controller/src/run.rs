@@ -18,6 +18,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
+use tracing::Instrument as _;
 
 use crate::context::{Context, Stores};
 use crate::error::{Class, Classified};
@@ -247,7 +248,8 @@ where
     let counted = move |object: Arc<Guarded<K>>, ctx: Arc<Context>| async move {
         let kind = K::kind(&());
         let begin = Instant::now();
-        let result = reconcile(Arc::clone(&object), Arc::clone(&ctx)).await;
+        let span = crate::log::span(object.as_ref());
+        let result = reconcile(Arc::clone(&object), Arc::clone(&ctx)).instrument(span).await;
         ctx.metrics.reconciled(&kind, begin.elapsed(), result.as_ref().err().map(E::reason));
         if result.is_ok() {
             ctx.succeeded(object.as_ref());
@@ -256,12 +258,12 @@ where
     };
     let on_error = |object: Arc<Guarded<K>>, error: &E, ctx: Arc<Context>| {
         let wait = ctx.retry_after(object.as_ref(), error.class());
-        let (kind, namespace, name) = (K::kind(&()), object.namespace(), object.name_any());
+        let (kind, namespace, object) = (K::kind(&()), object.namespace(), object.name_any());
         let reason = error.reason();
         if error.class() == Class::NotYet {
-            tracing::debug!(%kind, namespace, name, reason, retry_in = ?wait, "{}", chain(error));
+            tracing::debug!(%kind, namespace, object, reason, retry_in = ?wait, "{}", chain(error));
         } else {
-            tracing::warn!(%kind, namespace, name, reason, retry_in = ?wait, "{}", chain(error));
+            tracing::warn!(%kind, namespace, object, reason, retry_in = ?wait, "{}", chain(error));
         }
         wait.map_or_else(Action::await_change, Action::requeue)
     };

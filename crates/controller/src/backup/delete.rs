@@ -134,7 +134,7 @@ async fn remove(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result
         Site::Home => remove_files(ctx, backup, status, Site::Home).await,
         Site::Manager => remove_files_elsewhere(ctx, backup, status).await,
         Site::Nowhere => {
-            terminating::leave_behind(ctx, backup, status, "the operator's own namespace is being deleted");
+            terminating::leave_behind(ctx, status, "the operator's own namespace is being deleted");
             Ok(Step::Done)
         }
     }
@@ -159,7 +159,7 @@ async fn remove_files_elsewhere(ctx: &Context, backup: &Backup, status: &BackupS
         (Some(left), Err(Error::Refused(refusal))) => Ok(Step::Again(refusal.to_string(), left.min(SLOWLY))),
         (Some(_), other) => other,
         (None, _) => {
-            terminating::leave_behind(ctx, backup, status, &why);
+            terminating::leave_behind(ctx, status, &why);
             terminating::clean_up(ctx, backup).await?;
             Ok(Step::Done)
         }
@@ -242,7 +242,7 @@ async fn remove_files(ctx: &Context, backup: &Backup, status: &BackupStatus, sit
         Ok(Step::Done) => {}
         // What it wanted to reach is going with the namespace: the files matter more than its words.
         Ok(Step::Again(why, _)) | Err(Error::Refused(Refusal::Fatal(why))) if site == Site::Manager => {
-            tracing::warn!(namespace = backup.namespace(), backup = backup.name_any(), why, "preDelete is left out");
+            tracing::warn!(why, "preDelete is left out");
         }
         other => return other,
     }

@@ -302,12 +302,12 @@ async fn rest(ctx: &Context, backup: &Backup, completed: bool) -> Result<Action,
     match expire::judge(backup, policy.as_ref(), &siblings, read, ctx.now()) {
         Verdict::Until(wait) => Ok(Action::requeue(wait.min(longest))),
         Verdict::Keep(reason) if due => {
-            tracing::debug!(backup = backup.name_any(), reason, "expired, but kept");
+            tracing::debug!(reason, "expired, but kept");
             Ok(Action::requeue(longest))
         }
         Verdict::Keep(_) => Ok(Action::await_change()),
         Verdict::Remove => {
-            tracing::info!(namespace, backup = backup.name_any(), "expired: removing");
+            tracing::info!("expired: removing");
             if let Err(error) = delete::delete(ctx, backup).await {
                 ctx.event(backup, EventType::Warning, "RemoveExpiredBackupsFailed", crate::run::chain(&error)).await;
                 return Err(error);

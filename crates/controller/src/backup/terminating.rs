@@ -119,14 +119,11 @@ pub async fn clean_up(ctx: &Context, backup: &Backup) -> Result<(), Error> {
 }
 
 /// Tells what stays behind. An event cannot be created in a namespace that is being deleted.
-pub fn leave_behind(ctx: &Context, backup: &Backup, status: &BackupStatus, why: &str) {
+pub fn leave_behind(ctx: &Context, status: &BackupStatus, why: &str) {
     let path = status.path.as_deref().unwrap_or_default();
     let repo = status.backup_repo_name.as_deref().unwrap_or_default();
-    let (namespace, backup) = (backup.namespace(), backup.name_any());
     ctx.metrics.left_behind(repo);
     tracing::error!(
-        namespace,
-        backup,
         repo,
         path,
         why,

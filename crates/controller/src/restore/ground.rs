@@ -43,7 +43,7 @@ pub(super) async fn validate(
             let of = std::iter::once(&backup).chain(bases).find(has_one).unwrap_or(&backup);
             let recorded = observe::recorded_workload(of)?;
             if !recorded.omitted.is_empty() {
-                tracing::warn!(restore = restore.name_any(), omitted = ?recorded.omitted, "ConfigMaps were too large to be recorded");
+                tracing::warn!(omitted = ?recorded.omitted, "ConfigMaps were too large to be recorded");
             }
             let namespace = restore.namespace().unwrap_or_default();
             let wish = workload::Wish {
