@@ -151,10 +151,11 @@ mod tests {
 
     #[test]
     fn jobs_of_backups_with_similar_names_stay_apart() {
-        let (base, log) = ("1a2b3c4d-production-postgresql-full-0820", "1a2b3c4d-production-postgresql-wal");
-        let (one, two) = (prepare_data_job(base, "12345678", 0, 0), prepare_data_job(log, "12345678", 1, 0));
-        assert_ne!(one, two);
-        let many = ["a", "b", "c"].map(|end| post_ready_job(&format!("{}{end}", "x".repeat(60)), "12345678", 1, 0, 0));
-        assert!(many[0] != many[1] && many[1] != many[2] && many.iter().all(|name| name.len() <= MAX_NAME));
+        let full = "1a2b3c4d-production-postgresql-full-20260820030000";
+        let diff = "1a2b3c4d-production-postgresql-diff-20260821030000";
+        assert_ne!(prepare_data_job(full, "12345678", 0, 0), prepare_data_job(diff, "12345678", 1, 0));
+        assert_ne!(post_ready_job(full, "12345678", 0, 0, 0), post_ready_job(diff, "12345678", 1, 0, 0));
+        assert_ne!(prepare_data_job(diff, "12345678", 1, 0), prepare_data_job(diff, "12345678", 1, 1));
+        assert!(post_ready_job(&"x".repeat(63), "12345678", 1, 10, 10).len() <= MAX_NAME);
     }
 }

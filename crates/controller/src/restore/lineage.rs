@@ -25,6 +25,9 @@ const LONGEST: usize = 1000;
 /// [`Error::Refused`] when the restore cannot be done, else those of the API server.
 pub async fn sets(ctx: &Context, restore: &Restore, backup: &Backup) -> Result<Vec<Set>, Error> {
     let started = has_started(restore);
+    if backup.metadata.deletion_timestamp.is_some() && !started {
+        return Err(Refusal::fatal(format!("backup {} is being deleted", backup.name_any())).into());
+    }
     let recipe = recipe(ctx, backup).await?;
     let takes = recipe.spec.restore.as_ref().map(|restore| restore.with_parameters.as_slice()).unwrap_or_default();
     let schema = recipe.spec.parameters_schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
