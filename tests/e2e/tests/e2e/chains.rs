@@ -23,6 +23,7 @@ datasafed push - /seen < /tmp/seen
 echo '{}' > $DP_BACKUP_INFO_FILE"#;
 /// Base, ancestors and the backup itself, oldest first; tar removes what had vanished.
 const RESTORE: &str = r#"
+sleep "${PAUSE:-0}"
 for name in $DP_BASE_BACKUP_NAME ${DP_ANCESTOR_INCREMENTAL_BACKUP_NAMES//,/ } $DP_BACKUP_NAME; do
   echo "unpacking $name"
   DATASAFED_BACKEND_BASE_PATH="$DP_BACKUP_ROOT_PATH/$name/$DP_TARGET_RELATIVE_PATH" datasafed pull -d zstd /data.tar.zst - |
@@ -73,11 +74,11 @@ fn a_chain_of_three_restores_exactly_outlives_retention_and_goes_as_a_whole() {
     let full = space.kubectl.get(&["backup", "full"]).unwrap();
     assert!(full["metadata"]["deletionTimestamp"].is_null(), "retention deletes a backup that others build on");
 
+    let over = |object: &serde_json::Value| matches!(phase(object), "Completed" | "Failed");
     for (name, reads) in [("i2", "full,i1,i2"), ("i3", "full,i1,i2,i3")] {
         let prepare = json!({"volumeClaims": [files::claim(&format!("new-{name}"))]});
         let restore = files::restore(&space, &format!("r-{name}"), name, &prepare, None);
         space.kubectl.apply(&restore.to_string()).unwrap();
-        let over = |object: &serde_json::Value| matches!(phase(object), "Completed" | "Failed");
         let done = space.kubectl.wait_for("restore", &format!("r-{name}"), LIMIT, over).unwrap();
         assert_eq!(phase(&done), "Completed", "{}", done["status"]);
         assert_eq!(done["metadata"]["annotations"]["kbbackup.io/reads"], reads);
@@ -88,7 +89,22 @@ fn a_chain_of_three_restores_exactly_outlives_retention_and_goes_as_a_whole() {
         assert_eq!(&files::digests(&space.kubectl, "show", &format!("/claims/{claim}")).unwrap(), wanted, "{claim}");
     }
 
+    // A deletion waits for the restore that reads the chain, and does not fail it.
+    let prepare = json!({"volumeClaims": [files::claim("last")]});
+    let mut restore = files::restore(&space, "last", "i3", &prepare, None);
+    restore["spec"]["env"] = json!([{"name": "PAUSE", "value": "10"}]);
+    space.kubectl.apply(&restore.to_string()).unwrap();
+    let begun = |object: &serde_json::Value| object["status"]["actions"]["prepareData"][0]["status"] == "Processing";
+    space.kubectl.wait_for("restore", "last", LIMIT, begun).unwrap();
     space.kubectl.run(&["delete", "backup", "full", "--wait=false"]).unwrap();
+    let told = |object: &serde_json::Value| {
+        object["status"]["deletionFailureReason"].as_str().is_some_and(|why| why.contains("is reading this backup"))
+    };
+    space.kubectl.wait_for("backup", "full", LIMIT, told).unwrap();
+    let done = space.kubectl.wait_for("restore", "last", LIMIT, over).unwrap();
+    assert_eq!(phase(&done), "Completed", "{}", done["status"]);
+    files::show(&space, "show-last", &["last".to_owned()]).unwrap();
+    assert_eq!(files::digests(&space.kubectl, "show-last", "/claims/last").unwrap(), third);
     for name in ["i3", "i2", "i1", "full"] {
         space.kubectl.wait_gone("backup", name, LIMIT).unwrap();
     }
