@@ -44,18 +44,23 @@ pub struct Told {
     pub message: String,
 }
 
-/// Writes the conditions that differ from what the claim has. True when something was written.
+/// Writes the conditions that differ from what the claim has. Gives the claim as it is then; `None` when nothing had to be
+/// written.
 ///
 /// # Errors
 /// Those of the API server.
-pub async fn conditions(ctx: &Context, claim: &PersistentVolumeClaim, told: &[Told]) -> Result<bool, Error> {
-    let Some(changed) = changes(claim, told, ctx.now()) else { return Ok(false) };
+pub async fn conditions(
+    ctx: &Context,
+    claim: &PersistentVolumeClaim,
+    told: &[Told],
+) -> Result<Option<PersistentVolumeClaim>, Error> {
+    let Some(changed) = changes(claim, told, ctx.now()) else { return Ok(None) };
     let patch = json!({ "status": { "conditions": changed } });
     let api = claims(ctx, &claim.namespace().unwrap_or_default());
     let written = api.patch_status(&claim.name_any(), &params(), &Patch::Strategic(patch)).await;
     match written {
-        Err(error) if is_not_found(&error) => Ok(false),
-        other => other.doing(|| "writing the claim's conditions".to_owned()).map(|_| true),
+        Err(error) if is_not_found(&error) => Ok(None),
+        other => other.doing(|| "writing the claim's conditions".to_owned()).map(Some),
     }
 }
 

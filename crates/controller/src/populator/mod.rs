@@ -237,13 +237,12 @@ async fn conclude(ctx: &Context, claim: &PersistentVolumeClaim, reason: ClaimRea
     if !wish::of_cluster(claim) {
         told.push(restored(ConditionStatus::True, reason, String::new()));
     }
-    let is_new = apply::conditions(ctx, claim, &told).await?;
-    apply::hold(ctx, claim, false).await?;
-    if is_new {
+    let written = apply::conditions(ctx, claim, &told).await?;
+    if written.is_some() {
         ctx.event(claim, EventType::Normal, EventReason::VolumePopulateSucceed.as_str(), note).await;
         ctx.metrics.finished("PersistentVolumeClaim", reason.as_str(), "");
     }
-    Ok(())
+    apply::hold(ctx, written.as_ref().unwrap_or(claim), false).await
 }
 
 /// A claim that is bound: the actions after start of its component, when it has some.
@@ -304,7 +303,7 @@ async fn fail(ctx: &Context, claim: &PersistentVolumeClaim, why: &str) -> Result
         populating(ClaimReason::Failed, why.to_owned()),
         restored(ConditionStatus::False, ClaimReason::Failed, why.to_owned()),
     ];
-    if apply::conditions(ctx, claim, &told).await? {
+    if apply::conditions(ctx, claim, &told).await?.is_some() {
         ctx.event(claim, EventType::Warning, EventReason::VolumePopulateFailed.as_str(), why.to_owned()).await;
         ctx.metrics.finished("PersistentVolumeClaim", ClaimReason::Failed.as_str(), "VolumePopulateFailed");
     }

@@ -16,6 +16,7 @@ mod files;
 mod interop;
 mod main_job;
 mod namespaces;
+mod populator;
 mod replicas;
 
 use anyhow::Result;
