@@ -52,7 +52,12 @@ pub const OUT_OF_REACH: &[Excuse] = &[
     excuse("dataprotection.kubeblocks.io", "storageproviders", "get", "only when the watch is behind"),
     excuse("dataprotection.kubeblocks.io", "backuprepos", "get", "only when the watch is behind"),
     excuse("dataprotection.kubeblocks.io", "actionsets", "get", "only when the watch is behind"),
-    excuse("dataprotection.kubeblocks.io", "restores", "get", "only when the watch is behind"),
+    excuse("apps.kubeblocks.io", "clusters", "get", "only where KubeBlocks restores a Cluster"),
+    excuse("apps.kubeblocks.io", "components", "get", "only where KubeBlocks restores a Cluster"),
+    excuse("apps.kubeblocks.io", "components", "list", "only where KubeBlocks restores a Cluster"),
+    excuse("apps.kubeblocks.io", "componentdefinitions", "get", "only where KubeBlocks restores a Cluster"),
+    excuse("workloads.kubeblocks.io", "instancesets", "get", "only where KubeBlocks restores a Cluster"),
+    excuse("workloads.kubeblocks.io", "instances", "get", "only where KubeBlocks restores a Cluster"),
     excuse("apps", "statefulsets", "watch", "a list and a watch are one request where the server streams lists"),
     excuse("", "serviceaccounts", "patch", "only where the administrator sets annotations for workers"),
     Excuse {

@@ -92,7 +92,7 @@ fn has_event(space: &TempNamespace, claim: &str, reason: &str) -> bool {
 #[test]
 fn claims_of_both_binding_modes_are_filled_from_a_backup_and_from_a_restore() {
     let (cluster, space, held) = backed_up("populator", files::UNPACK);
-    let source = json!({ "dataSourceRef": {"volumeSource": "data", "mountPath": "/data"} });
+    let source = json!({ "volumeClaimRestorePolicy": "Parallel", "dataSourceRef": {"volumeSource": "data", "mountPath": "/data"} });
     create(
         &space,
         &[
