@@ -197,6 +197,10 @@ pub mod annotations {
     /// Ours, on a backup that waits for its repository while its namespace is being deleted: `true`, the repository is
     /// prepared in the manager namespace.
     pub const PREPARE_MANAGER_NAMESPACE: &str = "kbbackup.io/prepare-manager-namespace";
+    /// Ours, on the StatefulSet of a continuous backup: digest of the spec that it was made from.
+    pub const SPEC_DIGEST: &str = "kbbackup.io/spec-digest";
+    /// Ours, on a continuous backup: RFC 3339 time since when [`WAITING_FOR`] keeps it from archiving.
+    pub const WAITING_SINCE: &str = "kbbackup.io/waiting-since";
     /// Ours, on a backup: image of the container whose data it holds.
     pub const TARGET_IMAGE: &str = "kbbackup.io/target-image";
 }

@@ -20,6 +20,7 @@ use crate::http;
 use crate::lease::Election;
 use crate::log;
 use crate::metrics::Metrics;
+use crate::report::Report;
 use crate::settings::Settings;
 use crate::watch::Scope;
 
@@ -37,6 +38,8 @@ pub struct Command {
 enum Task {
     /// Runs a command in a container of a running pod and ends with its exit code (what exec actions do).
     Exec(Exec),
+    /// Copies a result file into a ConfigMap whenever it changes (what the side-car of a continuous backup does).
+    Report(Report),
 }
 
 /// Watches the cluster and works until told to stop. Settings come from the environment (`CM_NAMESPACE`, ...).
@@ -82,6 +85,10 @@ impl Command {
             Some(Task::Exec(exec)) => {
                 start_log(log::Format::Plain, "warn")?;
                 exec.run(Client::try_default().await.context("no way to the cluster was found")?).await
+            }
+            Some(Task::Report(report)) => {
+                start_log(log::Format::Plain, "info")?;
+                report.run(Client::try_default().await.context("no way to the cluster was found")?).await
             }
             None => Box::pin(self.run.run()).await,
         }

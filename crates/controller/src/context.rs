@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::storage::v1::CSIDriver;
-use kbbackup_api::v1alpha1::{ActionSet, Backup, BackupPolicy, BackupRepo, Restore, StorageProvider};
+use kbbackup_api::v1alpha1::{ActionSet, Backup, BackupPolicy, BackupRepo, BackupSchedule, Restore, StorageProvider};
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::Store;
@@ -31,10 +32,15 @@ pub struct Stores {
     /// Of a backup that is over, without method, targets, actions, extras and parameters.
     pub backups: Store<Guarded<Backup>>,
     pub restores: Store<Guarded<Restore>>,
+    pub schedules: Store<Guarded<BackupSchedule>>,
     /// Jobs labelled `managed-by=kubeblocks-dataprotection`, without their pod template.
     pub jobs: Store<Job>,
     /// Pods labelled `managed-by=kubeblocks-dataprotection`, without their spec.
     pub pods: Store<Pod>,
+    /// StatefulSets labelled `managed-by=kubeblocks-dataprotection`, without their pod template.
+    pub stateful_sets: Store<StatefulSet>,
+    /// ConfigMaps labelled so: what archivers have reported.
+    pub channels: Store<ConfigMap>,
     pub csi_drivers: Store<CSIDriver>,
 }
 

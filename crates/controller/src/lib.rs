@@ -20,6 +20,7 @@ pub mod populator;
 pub mod provider;
 pub mod rbac;
 pub mod repo;
+pub mod report;
 pub mod restore;
 pub mod run;
 pub mod settings;

@@ -8,11 +8,11 @@ use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kbbackup_api::names::labels;
 use kbbackup_api::v1alpha1::{
-    ActionSet, Backup, BackupPhase, BackupPolicy, BackupRepo, BackupType, Restore, StorageProvider,
+    ActionSet, Backup, BackupPhase, BackupPolicy, BackupRepo, BackupSchedule, BackupType, Restore, StorageProvider,
 };
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
@@ -33,8 +33,11 @@ struct Watches {
     policies: Shared<Guarded<BackupPolicy>>,
     backups: Shared<Guarded<Backup>>,
     restores: Shared<Guarded<Restore>>,
+    schedules: Shared<Guarded<BackupSchedule>>,
     jobs: Shared<Job>,
     pods: Shared<Pod>,
+    stateful_sets: Shared<StatefulSet>,
+    channels: Shared<ConfigMap>,
     repo_claims: Shared<PersistentVolumeClaim>,
     /// Those that are filled from a backup.
     claims: Shared<populator::Claim>,
@@ -53,6 +56,7 @@ impl Watches {
             policies: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
             backups: Shared::new(Api::all(client.clone()), all(), slim_down).within(scope),
             restores: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
+            schedules: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
             jobs: Shared::new(Api::all(client.clone()), ours(), |job: &mut Job| {
                 if let Some(spec) = &mut job.spec {
                     spec.template = k8s_openapi::api::core::v1::PodTemplateSpec::default();
@@ -64,6 +68,13 @@ impl Watches {
                 hollow_out(pod);
             })
             .within(scope),
+            stateful_sets: Shared::new(Api::all(client.clone()), ours(), |set: &mut StatefulSet| {
+                if let Some(spec) = &mut set.spec {
+                    spec.template = k8s_openapi::api::core::v1::PodTemplateSpec::default();
+                }
+            })
+            .within(scope),
+            channels: Shared::new(Api::all(client.clone()), ours(), |_| ()).within(scope),
             repo_claims: Shared::new(Api::all(client.clone()), all().labels(labels::BACKUP_REPO_NAME), |_| ()),
             claims: Shared::new(Api::all(client.clone()), all(), populator::slim_down)
                 .keep(populator::concerns_us)
@@ -80,8 +91,11 @@ impl Watches {
             policies: self.policies.reader(),
             backups: self.backups.reader(),
             restores: self.restores.reader(),
+            schedules: self.schedules.reader(),
             jobs: self.jobs.reader(),
             pods: self.pods.reader(),
+            stateful_sets: self.stateful_sets.reader(),
+            channels: self.channels.reader(),
             csi_drivers: self.csi_drivers.reader(),
         }
     }
@@ -94,8 +108,11 @@ impl Watches {
             policies,
             backups,
             restores,
+            schedules,
             jobs,
             pods,
+            stateful_sets,
+            channels,
             repo_claims,
             claims,
             csi_drivers,
@@ -107,8 +124,11 @@ impl Watches {
             policies.run().boxed(),
             backups.run().boxed(),
             restores.run().boxed(),
+            schedules.run().boxed(),
             jobs.run().boxed(),
             pods.run().boxed(),
+            stateful_sets.run().boxed(),
+            channels.run().boxed(),
             repo_claims.run().boxed(),
             claims.run().boxed(),
             csi_drivers.run().boxed(),
@@ -192,13 +212,19 @@ fn policies(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = (
     drive(controller, 1, policy::reconcile, ctx)
 }
 
-/// Backup: wakes on its Jobs and their Pods; one that has not started, also on repositories.
+/// Backup: wakes on its Jobs and their Pods; a continuous one on its StatefulSets, their reports and its schedule; one
+/// that has not started, also on repositories.
 fn backups(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
     let store = ctx.stores.backups.clone();
-    let waiting = store.clone();
+    let (waiting, scheduled) = (store.clone(), store.clone());
     let controller = Controller::for_shared_stream(watches.backups.subscribe(), store)
         .watches_shared_stream(watches.jobs.subscribe(), |job| backup::of_worker(job.meta()))
         .watches_shared_stream(watches.pods.subscribe(), |pod| backup::of_worker(pod.meta()))
+        .watches_shared_stream(watches.stateful_sets.subscribe(), |set| backup::of_worker(set.meta()))
+        .watches_shared_stream(watches.channels.subscribe(), |channel| backup::of_worker(channel.meta()))
+        .watches_shared_stream(watches.schedules.subscribe(), move |schedule| {
+            backup::continuous::of_schedule(&scheduled, schedule.meta())
+        })
         .watches_shared_stream(watches.restores.subscribe(), |restore| restore::backup_of(&restore))
         .watches_shared_stream(watches.repos.subscribe(), move |repo| backup::waiting_for_repo(&waiting, &repo));
     drive(controller, ctx.settings.workers, backup::reconcile, ctx)

@@ -110,19 +110,40 @@ pub fn parent<'a>(child: &Link, asked: Option<&str>, backups: &'a [Link]) -> Res
     }
 }
 
-fn newest_parent<'a>(child: &Link, backups: &'a [Link]) -> Result<&'a Link, ChainError> {
-    let newest = |kind, method: &str| {
-        backups
+/// The full backup that the new differential backup `child` builds on: the one asked for, else the newest that fits.
+///
+/// # Errors
+/// [`ChainError`] when the one asked for does not fit or is no full backup, or none does.
+pub fn base<'a>(child: &Link, asked: Option<&str>, backups: &'a [Link]) -> Result<&'a Link, ChainError> {
+    let chosen = match asked {
+        Some(name) => backups
             .iter()
-            .filter(|link| link.kind == Some(kind) && link.method == method && fits_new(child, link).is_ok())
-            .max_by(|a, b| (a.end, &a.name).cmp(&(b.end, &b.name)))
+            .find(|link| link.name == name)
+            .ok_or_else(|| ChainError::Missing { child: child.name.clone(), parent: name.to_owned() })?,
+        None => newest_full(child, backups)?,
     };
-    let full = newest(Kind::Full, &child.compatible_method).ok_or_else(|| ChainError::NoParent {
+    fits_new(child, chosen).map_err(|why| unfit(child, chosen, why))?;
+    if chosen.kind == Some(Kind::Full) { Ok(chosen) } else { Err(unfit(child, chosen, "it is not a full backup")) }
+}
+
+fn newest<'a>(child: &Link, kind: Kind, method: &str, backups: &'a [Link]) -> Option<&'a Link> {
+    backups
+        .iter()
+        .filter(|link| link.kind == Some(kind) && link.method == method && fits_new(child, link).is_ok())
+        .max_by(|a, b| (a.end, &a.name).cmp(&(b.end, &b.name)))
+}
+
+fn newest_full<'a>(child: &Link, backups: &'a [Link]) -> Result<&'a Link, ChainError> {
+    newest(child, Kind::Full, &child.compatible_method, backups).ok_or_else(|| ChainError::NoParent {
         method: child.compatible_method.clone(),
         policy: child.policy.clone(),
         repo: child.repo.clone(),
-    })?;
-    Ok(newest(Kind::Incremental, &child.method)
+    })
+}
+
+fn newest_parent<'a>(child: &Link, backups: &'a [Link]) -> Result<&'a Link, ChainError> {
+    let full = newest_full(child, backups)?;
+    Ok(newest(child, Kind::Incremental, &child.method, backups)
         .filter(|incremental| incremental.end >= full.end && incremental.base == full.name)
         .unwrap_or(full))
 }
@@ -246,6 +267,16 @@ mod tests {
         assert!(matches!(parent(&new_child(), Some("gone"), &[]), Err(ChainError::Missing { .. })));
         let unknown = [Link { targets: None, ..full("f", 1) }];
         assert!(parent(&new_child(), None, &unknown).is_ok(), "the number of targets is not known yet");
+    }
+
+    #[test]
+    fn behaviour_4_6_a_differential_backup_builds_on_the_newest_full_one() {
+        let backups = [full("f1", 10), full("f2", 20), incremental("i1", "f2", "f2", 30)];
+        let name = |asked| base(&new_child(), asked, &backups).map(|link| link.name.as_str());
+        assert_eq!(name(None), Ok("f2"));
+        assert_eq!(name(Some("f1")), Ok("f1"));
+        assert!(matches!(name(Some("i1")), Err(ChainError::Unfit { why: "it is not a full backup", .. })));
+        assert!(matches!(base(&new_child(), None, &backups[2..]), Err(ChainError::NoParent { .. })));
     }
 
     #[test]

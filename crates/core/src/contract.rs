@@ -47,6 +47,20 @@ pub const BACKUP_OBJECT_FILE: &str = "/dp_downward/backup.json";
 /// The manifest of the protected workload as JSON, given to the sealing action; stored below the hidden folder.
 pub const WORKLOAD_FILE: &str = "/dp_downward/workload.json";
 
+/// How an archiver of a continuous backup is heard while it runs: its side-car copies the result file into a ConfigMap
+/// that nobody else writes.
+pub mod channel {
+    /// Key of the ConfigMap that holds the result file's text.
+    pub const KEY: &str = "info";
+    /// A longer text is not taken.
+    pub const LIMIT: usize = 128 << 10;
+
+    /// Name of the ConfigMap, and of the rights to it, of the archiver that is called `set`.
+    pub fn name(set: &str) -> String {
+        format!("{set}-report")
+    }
+}
+
 /// Exit codes of the mover beside 0.
 pub mod exit {
     /// Anything that went wrong; the last line of standard error says what.

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod accounts;
+pub mod archive;
 pub mod chain;
 pub mod contract;
 pub mod env;

@@ -48,6 +48,18 @@ pub fn post_backup_action(target: &str, index: usize, pod_index: usize) -> Strin
     format!("dp-postbackup-{}{index}-{pod_index}", target_part(target))
 }
 
+/// Longest name of a continuous backup's StatefulSet: its pods' labels add to it.
+const MAX_ARCHIVER: usize = 52;
+
+/// Name of the StatefulSet of a continuous backup's target. One that is too long keeps a hash, as in [`cut63`].
+pub fn archiver(target: &str, backup: &str) -> String {
+    let name = if target.is_empty() { backup.to_owned() } else { format!("dp-backup-{target}-{backup}") };
+    if name.len() <= MAX_ARCHIVER {
+        return cut(&name, MAX_ARCHIVER);
+    }
+    format!("{}-{:08x}", cut(&name, MAX_ARCHIVER - 9), fnv1a32(name.as_bytes()))
+}
+
 /// Name of the action that seals a backup; ours, always the last.
 pub const SEAL_ACTION: &str = "dp-seal";
 
@@ -113,6 +125,16 @@ mod tests {
         assert_eq!(delete_job(backup, uid), "6f1c2d3e-delete-c1-xtrabackup-20260820030000");
         assert_eq!(pre_backup_action("", 0, 0), "dp-prebackup-0-0");
         assert_eq!(backup_action("shard-a", 1), "dp-backup-shard-a-1");
+    }
+
+    #[test]
+    fn behaviour_4_9_names_of_archivers() {
+        assert_eq!(archiver("", "aaaabbbb-c1-archive-binlog"), "aaaabbbb-c1-archive-binlog");
+        assert_eq!(archiver("shard-a", "b"), "dp-backup-shard-a-b");
+        assert_eq!(archiver("", "b-"), "b");
+        let (one, two) = (archiver("", &format!("{}1", "x".repeat(60))), archiver("", &format!("{}2", "x".repeat(60))));
+        assert!(one.len() <= 52 && two.len() <= 52 && one != two);
+        assert_eq!(archiver("", &"y".repeat(52)), "y".repeat(52));
     }
 
     #[test]

@@ -30,6 +30,17 @@ pub struct Site<'a> {
     pub settings: &'a Settings,
 }
 
+/// What a pod works at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// `backupData` that ends: beside it waits a reporter, which stores the journal.
+    Data,
+    /// `backupData` that never ends: what it pushes is noted in the repository at once.
+    Archive,
+    /// A `preBackup` or `postBackup` entry.
+    Hook,
+}
+
 impl Site<'_> {
     /// The Job of the action called `name`.
     ///
@@ -74,11 +85,17 @@ impl Site<'_> {
 
     /// `backupData`, or a hook that is a Job.
     fn action(&self, planned: &Planned, action: &JobActionSpec, data: bool) -> Result<Job, Refusal> {
+        let pod = self.work(planned, action, if data { Work::Data } else { Work::Hook })?;
+        Ok(job::job(self.shell(&planned.name, false), pod, self.settings))
+    }
+
+    /// The pod that does an action: behaviour 4.8.1.
+    pub(super) fn work(&self, planned: &Planned, action: &JobActionSpec, work: Work) -> Result<PodSpec, Refusal> {
         let target = &plan::targets(self.status)[planned.target];
         let target_pod = self.pod(planned)?;
         let list = self.env(planned, target, target_pod)?;
         let settings = self.settings;
-        let name = if data { "backupdata" } else { planned.name.as_str() };
+        let name = if work == Work::Hook { planned.name.as_str() } else { "backupdata" };
         let image = env::image(&action.image, &list);
         if image.is_empty() || image.contains("$(") {
             return Err(Refusal::fatal(format!(
@@ -107,13 +124,13 @@ impl Site<'_> {
         pod.volumes.get_or_insert_default().push(worker_pod::scratch("manager-shared-volume"));
         let shared = worker_pod::mount("manager-shared-volume", contract::MANAGER_DIR);
         main.volume_mounts.get_or_insert_default().push(shared);
-        if data {
+        if work == Work::Data {
             main.env.get_or_insert_default().push(env::var(contract::ENV_JOURNAL, contract::JOURNAL_FILE));
             pod.init_containers = Some(vec![reporter(&main, settings)]);
         }
         pod.containers = vec![main];
         self.ingredients.access.inject(&mut pod, settings);
-        Ok(job::job(self.shell(&planned.name, false), pod, settings))
+        Ok(pod)
     }
 
     /// Behaviour 4.7, groups 1 to 8 and the first half of 9; the rest of 9 comes with the repository.

@@ -8,13 +8,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kbbackup_api::names::{annotations, labels};
 use kbbackup_api::v1alpha1::{
     AccessMethod, ActionPhase, ActionStatus, ActionType, Backup, BackupPhase, BackupStatus, BackupStatusTarget,
-    BackupTimeRange,
+    BackupTimeRange, BackupType,
 };
 use kbbackup_core::contract::{ActionResult, Report};
 use kbbackup_core::retention::{RetentionError, RetentionPeriod};
 use kbbackup_core::{gotime, layout, names};
 use kube::ResourceExt as _;
 
+use super::continuous;
 use super::observe::{Graph, SeenAction};
 use super::plan::{self, Kind};
 use super::workload;
@@ -57,6 +58,7 @@ pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp
             selected_target_pods: pods.iter().map(kube::ResourceExt::name_any).collect(),
         })
         .collect();
+    let is_continuous = graph.action_set.spec.backup_type == BackupType::Continuous;
     let planned = plan::plan(&graph.action_set.spec, &chosen);
     let set = graph.action_set.spec.backup.as_ref();
     let is_exec = |kind: Kind| match kind {
@@ -71,6 +73,9 @@ pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp
     let actions = planned
         .iter()
         .map(|action| {
+            if is_continuous {
+                return continuous::action(backup, action, continuous::build::set_name(backup, &chosen[action.target]));
+            }
             let namespace = if is_exec(action.kind) { &settings.manager_namespace } else { &namespace };
             ActionStatus {
                 name: Some(action.name.clone()),
@@ -97,7 +102,7 @@ pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp
     let status = BackupStatus {
         format_version: Some(FORMAT_VERSION.to_owned()),
         phase: Some(BackupPhase::Running),
-        expiration: expiration(backup, started.0).map_err(Refusal::fatal)?,
+        expiration: expiration(backup, started.0).map_err(Refusal::fatal)?.filter(|_| !is_continuous),
         start_timestamp: Some(started),
         backup_repo_name: Some(repo.name_any()),
         path: Some(layout::backup_path(&root, &backup.name_any())),
@@ -385,7 +390,7 @@ fn totals(status: &mut BackupStatus) {
 }
 
 /// Why the backup failed, from the action that did.
-fn failure(action: &ActionStatus) -> String {
+pub(super) fn failure(action: &ActionStatus) -> String {
     let name = action.name.as_deref().unwrap_or_default();
     format!("action {name} failed: {}", action.failure_reason.as_deref().unwrap_or("no reason known"))
 }

@@ -18,7 +18,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
 use super::terminating::{self, Site};
-use super::{apply, build, observe, plan};
+use super::{apply, build, continuous, observe, plan};
 use crate::context::Context;
 use crate::error::{Classified as _, is_not_found};
 use crate::status;
@@ -115,6 +115,9 @@ async fn remove(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result
     for job in jobs(ctx, backup).iter().filter(|job| !terminating::removes_files(job)) {
         worker::apply::delete_job(&ctx.client, job).await?;
     }
+    for set in continuous::observe::sets(ctx, backup) {
+        worker::apply::delete(&ctx.client, set.as_ref()).await?;
+    }
     if backup.spec.deletion_policy == DeletionPolicy::Retain {
         let path = status.path.as_deref().unwrap_or("nothing");
         let repo = status.backup_repo_name.as_deref().unwrap_or("no repository");
@@ -199,7 +202,7 @@ pub async fn delete(ctx: &Context, backup: &Backup) -> Result<(), Error> {
 pub fn jobs(ctx: &Context, backup: &Backup) -> Vec<Arc<Job>> {
     let name = backup.name_any();
     let mut jobs = ctx.stores.jobs.state();
-    jobs.retain(|job| job.labels().get(labels::BACKUP_NAME) == Some(&name) && observe::is_ours(job, backup));
+    jobs.retain(|job| job.labels().get(labels::BACKUP_NAME) == Some(&name) && observe::is_ours(job.as_ref(), backup));
     jobs
 }
 
@@ -323,7 +326,7 @@ async fn carry_out(ctx: &Context, backup: &Backup, job: &Job) -> Result<Step, Er
             Err(error) => Err(error),
         };
     };
-    if !observe::is_ours(&found, backup) {
+    if !observe::is_ours(found.as_ref(), backup) {
         return Ok(Step::Again(
             format!("a job {} exists that is not this backup's; delete it", found.name_any()),
             SLOWLY,

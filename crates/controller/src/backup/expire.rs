@@ -7,7 +7,7 @@ use kbbackup_api::names::labels;
 use kbbackup_api::v1alpha1::{Backup, BackupPhase, BackupPolicy, RetentionPolicy};
 use kube::ResourceExt as _;
 
-use super::link;
+use super::{continuous, link};
 
 /// What retention says about a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,9 @@ pub fn judge(backup: &Backup, policy: Option<&BackupPolicy>, all: &[&Backup], re
         return Verdict::Keep("a restore is reading it");
     }
     if status.phase == Some(BackupPhase::Failed) {
-        return Verdict::Remove;
+        // What it has archived is as good as before; its schedule resumes it, or ends it and then it expires.
+        let resumes = continuous::is_continuous(backup);
+        return if resumes { Verdict::Keep("its archiving may be resumed") } else { Verdict::Remove };
     }
     let Some(policy) = policy else { return Verdict::Remove };
     if is_incremental(backup) {
@@ -59,6 +61,9 @@ pub fn judge(backup: &Backup, policy: Option<&BackupPolicy>, all: &[&Backup], re
     if all.iter().filter(needs_it).any(|other| is_live(other)) {
         return Verdict::Keep("an incremental backup that is to be kept builds on it");
     }
+    if all.iter().any(|other| is_window(other, backup, now) && needs(other, backup, all)) {
+        return Verdict::Keep("it is the last base that a continuous backup which is kept can be restored from");
+    }
     if policy.spec.retention_policy() == RetentionPolicy::RetainLatestBackup && is_newest(backup, all) {
         return Verdict::Keep("it is the newest completed backup of its method");
     }
@@ -67,6 +72,41 @@ pub fn judge(backup: &Backup, policy: Option<&BackupPolicy>, all: &[&Backup], re
 
 fn is_incremental(backup: &Backup) -> bool {
     backup.labels().get(labels::BACKUP_TYPE).map(String::as_str) == Some("Incremental")
+}
+
+/// Whether `other` is a continuous backup of the same database that is not to be removed now.
+fn is_window(other: &Backup, backup: &Backup, now: Timestamp) -> bool {
+    let Some(status) = &other.status else { return false };
+    let is_over = status.phase == Some(BackupPhase::Completed)
+        && status.expiration.as_ref().is_some_and(|expiration| expiration.0 <= now);
+    continuous::is_continuous(other)
+        && other.metadata.deletion_timestamp.is_none()
+        && !is_over
+        && other.namespace() == backup.namespace()
+        && other.spec.backup_policy_name == backup.spec.backup_policy_name
+}
+
+/// Whether the window of `log` could not be restored at all without `backup`: it is, or carries, the newest base that ends
+/// in it. Older bases may go: their going shortens the window, which is what retention is for.
+fn needs(log: &Backup, backup: &Backup, all: &[&Backup]) -> bool {
+    let Some(start) = link::start(log) else { return false };
+    let is_base = |other: &&&Backup| {
+        let kind = other.labels().get(labels::BACKUP_TYPE).map(String::as_str);
+        matches!(kind, Some("Full" | "Incremental"))
+            && other.spec.backup_policy_name == log.spec.backup_policy_name
+            && other.metadata.deletion_timestamp.is_none()
+            && link::is_completed(other)
+            && link::end(other).is_some_and(|end| end >= start)
+    };
+    let Some(last) = all.iter().filter(is_base).max_by_key(|base| (link::end(base), base.name_any())) else {
+        return false;
+    };
+    let name = backup.name_any();
+    let below = last.status.as_ref().into_iter();
+    last.name_any() == name
+        || below
+            .flat_map(|status| [&status.base_backup_name, &status.parent_backup_name])
+            .any(|parent| parent.as_ref() == Some(&name))
 }
 
 fn is_newest(backup: &Backup, all: &[&Backup]) -> bool {
@@ -141,6 +181,73 @@ mod tests {
         let new = backup("new", "Full", over("Completed", "2026-01-02T00:00:00Z", "2026-02-01T00:00:00Z"));
         assert_eq!(verdict(&old, Some(&retain), &[&old, &new]), Verdict::Remove);
         assert!(matches!(verdict(&new, Some(&retain), &[&old, &new]), Verdict::Keep(_)));
+    }
+
+    #[test]
+    fn the_last_base_of_a_window_is_kept() {
+        let none = policy("none");
+        let old = backup("old", "Full", over("Completed", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"));
+        let new = backup("new", "Full", over("Completed", "2026-01-02T00:00:00Z", "2026-02-01T00:00:00Z"));
+        let log = |status: Value| backup("log", "Continuous", status);
+        let window = |start: &str| json!({ "start": start, "end": "2026-02-28T00:00:00Z" });
+        let running = log(json!({ "phase": "Running", "timeRange": window("2025-12-01T00:00:00Z") }));
+        let judged = |which: &Backup, log: &Backup| verdict(which, Some(&none), &[&old, &new, log]);
+        assert_eq!(judged(&old, &running), Verdict::Remove, "the window only shrinks");
+        assert!(matches!(judged(&new, &running), Verdict::Keep(_)));
+        // A window that begins later cannot be restored from either of them.
+        let later = log(json!({ "phase": "Running", "timeRange": window("2026-02-01T00:00:00Z") }));
+        assert_eq!(judged(&new, &later), Verdict::Remove);
+        let failed = log(json!({ "phase": "Failed", "timeRange": window("2025-12-01T00:00:00Z") }));
+        assert!(matches!(judged(&new, &failed), Verdict::Keep(_)));
+        let ended = |expiration: &str| {
+            log(json!({ "phase": "Completed", "timeRange": window("2025-12-01T00:00:00Z"), "expiration": expiration }))
+        };
+        assert!(matches!(judged(&new, &ended("2026-04-01T00:00:00Z")), Verdict::Keep(_)));
+        assert_eq!(judged(&new, &ended("2026-02-01T00:00:00Z")), Verdict::Remove);
+        let mut other = running.clone();
+        other.spec.backup_policy_name = "q".into();
+        assert_eq!(judged(&new, &other), Verdict::Remove);
+    }
+
+    #[test]
+    fn the_last_base_of_a_window_is_kept_with_what_it_builds_on() {
+        let none = policy("none");
+        let full = backup("full", "Full", over("Completed", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"));
+        let mut chain = over("Completed", "2026-01-02T00:00:00Z", "2026-02-01T00:00:00Z");
+        chain["baseBackupName"] = json!("full");
+        chain["parentBackupName"] = json!("full");
+        let last = backup("last", "Incremental", chain);
+        let log = backup("log", "Continuous", json!({ "phase": "Running", "startTimestamp": "2025-12-01T00:00:00Z" }));
+        assert!(matches!(verdict(&full, Some(&none), &[&full, &last, &log]), Verdict::Keep(_)));
+        assert_eq!(verdict(&full, Some(&none), &[&full, &last]), Verdict::Remove);
+    }
+
+    #[test]
+    fn behaviour_4_13_a_failed_continuous_backup_is_not_collected_and_a_completed_one_is() {
+        let none = policy("none");
+        let failed = backup("log", "Continuous", over("Failed", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"));
+        assert!(matches!(verdict(&failed, Some(&none), &[&failed]), Verdict::Keep(_)));
+        let ended = backup("log", "Continuous", over("Completed", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"));
+        assert_eq!(verdict(&ended, Some(&none), &[&ended]), Verdict::Remove);
+    }
+
+    #[test]
+    fn a_full_backup_stays_as_long_as_a_differential_one_and_the_latter_goes_by_itself() {
+        let none = policy("none");
+        let base = backup("base", "Full", over("Completed", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"));
+        let child = |expiration: &str| {
+            backup(
+                "child",
+                "Differential",
+                json!({ "phase": "Completed", "baseBackupName": "base",
+                "parentBackupName": "base", "expiration": expiration }),
+            )
+        };
+        let live = child("2026-04-01T00:00:00Z");
+        assert!(matches!(verdict(&base, Some(&none), &[&base, &live]), Verdict::Keep(_)));
+        let dead = child("2026-02-15T00:00:00Z");
+        assert_eq!(verdict(&dead, Some(&none), &[&base, &dead]), Verdict::Remove);
+        assert_eq!(verdict(&base, Some(&none), &[&base, &dead]), Verdict::Remove);
     }
 
     #[test]

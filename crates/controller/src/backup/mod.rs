@@ -25,6 +25,7 @@ use crate::worker::error::{Doing as _, Error, LONG, Refusal};
 
 pub mod apply;
 pub mod build;
+pub mod continuous;
 pub mod decide;
 pub mod delete;
 
@@ -59,6 +60,13 @@ pub async fn reconcile(object: Arc<Guarded<Backup>>, ctx: Arc<Context>) -> Resul
         match backup.status.as_ref().and_then(|status| status.phase) {
             None | Some(BackupPhase::New) => Box::pin(begin(&ctx, backup)).await,
             Some(BackupPhase::Running | BackupPhase::InProgress) => Box::pin(advance(&ctx, backup.clone())).await,
+            Some(BackupPhase::Failed) if continuous::is_continuous(backup) => {
+                if continuous::not_begun(backup) {
+                    Box::pin(begin(&ctx, backup)).await
+                } else {
+                    Box::pin(continuous::advance(&ctx, backup.clone())).await
+                }
+            }
             Some(BackupPhase::Completed) => rest(&ctx, backup, true).await,
             Some(BackupPhase::Failed) => rest(&ctx, backup, false).await,
             Some(BackupPhase::Deleting) => Ok(Action::await_change()),
@@ -77,11 +85,11 @@ fn is_skipped(backup: &Backup) -> bool {
 /// A new backup: check what it rests on, record it, and go on with the first Job at once.
 async fn begin(ctx: &Context, backup: &Backup) -> Result<Action, Error> {
     let graph = match observe::graph(ctx, backup).await {
-        Err(Error::Refused(refusal)) => return refuse(ctx, backup.clone(), refusal).await,
+        Err(Error::Refused(refusal)) => return Box::pin(refuse(ctx, backup.clone(), refusal)).await,
         other => other?,
     };
     let begin = match decide::begin(backup, &graph, &ctx.settings, ctx.now()) {
-        Err(refusal) => return refuse(ctx, backup.clone(), refusal).await,
+        Err(refusal) => return Box::pin(refuse(ctx, backup.clone(), refusal)).await,
         Ok(begin) => begin,
     };
     let mut notes: BTreeMap<&str, Option<String>> =
@@ -94,7 +102,7 @@ async fn begin(ctx: &Context, backup: &Backup) -> Result<Action, Error> {
         let backup = apply::metadata(&ctx.client, backup.clone(), &begin.labels, &notes, true).await?;
         let namespace = backup.namespace().unwrap_or_default();
         let why = format!("waiting for the access to BackupRepo {} in namespace {namespace}", graph.repo.name_any());
-        return refuse(ctx, backup, Refusal::not_yet(LONG, why)).await;
+        return Box::pin(refuse(ctx, backup, Refusal::not_yet(LONG, why))).await;
     };
     let backup = apply::publish(&ctx.client, backup, &begin.status).await?;
     Box::pin(advance(ctx, backup)).await
@@ -102,6 +110,9 @@ async fn begin(ctx: &Context, backup: &Backup) -> Result<Action, Error> {
 
 /// A running backup: see how its Jobs are, start the next ones, and conclude when none is left.
 async fn advance(ctx: &Context, backup: Backup) -> Result<Action, Error> {
+    if continuous::is_continuous(&backup) {
+        return Box::pin(continuous::advance(ctx, backup)).await;
+    }
     let Some(status) = backup.status.clone() else { return Ok(Action::requeue(AT_ONCE)) };
     let seen = observe::children(ctx, &backup, &status.actions).await?;
     let step = decide::advance(&backup.namespace().unwrap_or_default(), &status, &seen, ctx.now());
@@ -220,6 +231,9 @@ async fn note(
 
 /// A new backup that cannot start: it waits, or its time is up.
 async fn refuse(ctx: &Context, backup: Backup, refusal: Refusal) -> Result<Action, Error> {
+    if continuous::is_continuous(&backup) && continuous::not_begun(&backup) {
+        return continuous::postpone(ctx, backup, &refusal).await;
+    }
     let created = backup.creation_timestamp().map_or(ctx.now(), |time| time.0);
     let waited = Duration::try_from(ctx.now().duration_since(created)).unwrap_or_default();
     let status = backup.status.clone().unwrap_or_default();
@@ -268,6 +282,9 @@ async fn fail(
 /// A backup that is over: a completed one needs its Jobs no more, and every one goes when its time has come.
 async fn rest(ctx: &Context, backup: &Backup, completed: bool) -> Result<Action, Error> {
     if completed {
+        for set in continuous::observe::sets(ctx, backup) {
+            worker::apply::delete(&ctx.client, set.as_ref()).await?;
+        }
         for job in delete::jobs(ctx, backup).iter().filter(|job| job.metadata.deletion_timestamp.is_none()) {
             worker::apply::delete_job(&ctx.client, job).await?;
         }
@@ -299,6 +316,9 @@ async fn rest(ctx: &Context, backup: &Backup, completed: bool) -> Result<Action,
         None
     };
     let longest = Duration::from_secs(ctx.settings.gc_seconds.max(1));
+    if !completed && continuous::is_continuous(backup) {
+        return Ok(Action::requeue(SLOWLY));
+    }
     match expire::judge(backup, policy.as_ref(), &siblings, read, ctx.now()) {
         Verdict::Until(wait) => Ok(Action::requeue(wait.min(longest))),
         Verdict::Keep(reason) if due => {

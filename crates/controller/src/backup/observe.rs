@@ -11,13 +11,14 @@ use kbbackup_api::names::{annotations, labels};
 use kbbackup_api::v1alpha1::{
     ActionPhase, ActionSet, ActionStatus, Availability, Backup, BackupMethod, BackupPolicy, BackupRepo,
     BackupRepoPhase, BackupStatus, BackupStatusTarget, BackupTarget, BackupType, EncryptionConfig,
+    PodSelectionStrategy, PodSelector,
 };
 use kbbackup_core::chain;
 use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
-use super::{apply, link, plan, workload};
+use super::{apply, continuous, link, plan, workload};
 use crate::context::Context;
 use crate::worker::error::{A_WHILE, Doing as _, Error, LONG, Refusal, SOON};
 use crate::worker::repo::Way;
@@ -79,6 +80,9 @@ pub async fn graph(ctx: &Context, backup: &Backup) -> Result<Graph, Error> {
     let action_set = action_set(ctx, &method).await?;
     supported(&method, &action_set)?;
     parameters(backup, &action_set)?;
+    if action_set.spec.backup_type == BackupType::Continuous {
+        continuous::observe::schedule_is_available(ctx, backup, &namespace).await?;
+    }
     let repo = repo(ctx, backup, &policy).await?;
     let way = Way::of(&repo).map_err(|error| Refusal::not_yet(LONG, error))?;
     let parent = parent(ctx, backup, &method, &action_set, &repo, &policy).await?;
@@ -107,7 +111,7 @@ pub async fn graph(ctx: &Context, backup: &Backup) -> Result<Graph, Error> {
     Ok(Graph { policy, method, action_set, repo, way, prepared, targets, several, parent, workload })
 }
 
-async fn policy(ctx: &Context, backup: &Backup, namespace: &str) -> Result<BackupPolicy, Error> {
+pub(super) async fn policy(ctx: &Context, backup: &Backup, namespace: &str) -> Result<BackupPolicy, Error> {
     let name = &backup.spec.backup_policy_name;
     let api = Api::namespaced(ctx.client.clone(), namespace);
     let policy = read::find(&ctx.stores.policies, &api, name, Some(namespace))
@@ -124,7 +128,7 @@ async fn policy(ctx: &Context, backup: &Backup, namespace: &str) -> Result<Backu
     }
 }
 
-fn method(policy: &BackupPolicy, backup: &Backup) -> Result<BackupMethod, Refusal> {
+pub(super) fn method(policy: &BackupPolicy, backup: &Backup) -> Result<BackupMethod, Refusal> {
     let wanted = &backup.spec.backup_method;
     let methods = &policy.spec.backup_methods;
     methods.iter().find(|method| method.name == *wanted).cloned().ok_or_else(|| {
@@ -133,7 +137,7 @@ fn method(policy: &BackupPolicy, backup: &Backup) -> Result<BackupMethod, Refusa
     })
 }
 
-async fn action_set(ctx: &Context, method: &BackupMethod) -> Result<ActionSet, Error> {
+pub(super) async fn action_set(ctx: &Context, method: &BackupMethod) -> Result<ActionSet, Error> {
     let Some(name) = method.action_set_name.as_deref().filter(|name| !name.is_empty()) else {
         let why = if method.snapshot_volumes() {
             format!("method {} takes volume snapshots, which this version of kbbackup does not do yet", method.name)
@@ -149,25 +153,12 @@ async fn action_set(ctx: &Context, method: &BackupMethod) -> Result<ActionSet, E
 }
 
 /// What this version can do. The rest fails clearly, before anything is touched.
-fn supported(method: &BackupMethod, set: &ActionSet) -> Result<(), Refusal> {
+pub(super) fn supported(method: &BackupMethod, set: &ActionSet) -> Result<(), Refusal> {
     let name = set.name_any();
     if method.snapshot_volumes() {
         let why =
             format!("method {} takes volume snapshots, which this version of kbbackup does not do yet", method.name);
         return Err(Refusal::fatal(why));
-    }
-    match set.spec.backup_type {
-        BackupType::Full | BackupType::Selective | BackupType::Incremental => {}
-        BackupType::Differential => {
-            return Err(Refusal::fatal(format!(
-                "ActionSet {name} is Differential: such backups can be restored, not taken"
-            )));
-        }
-        BackupType::Continuous => {
-            return Err(Refusal::fatal(format!(
-                "ActionSet {name} is Continuous, which this version of kbbackup does not do yet"
-            )));
-        }
     }
     let Some(actions) = &set.spec.backup else {
         return Err(Refusal::fatal(format!("ActionSet {name} has no backup part")));
@@ -179,6 +170,11 @@ fn supported(method: &BackupMethod, set: &ActionSet) -> Result<(), Refusal> {
     if all.clone().any(|action| action.exec.is_some() == action.job.is_some()) {
         return Err(Refusal::fatal(format!(
             "ActionSet {name}: each preBackup and postBackup entry needs exactly one of exec and job"
+        )));
+    }
+    if set.spec.backup_type == BackupType::Continuous && (actions.backup_data.is_none() || all.count() > 0) {
+        return Err(Refusal::fatal(format!(
+            "ActionSet {name} is Continuous: it needs backupData, which never ends, and can have no preBackup or postBackup"
         )));
     }
     Ok(())
@@ -250,9 +246,11 @@ async fn parent(
     repo: &BackupRepo,
     policy: &BackupPolicy,
 ) -> Result<Option<Parent>, Error> {
-    if set.spec.backup_type != BackupType::Incremental {
-        return Ok(None);
-    }
+    let differential = match set.spec.backup_type {
+        BackupType::Incremental => false,
+        BackupType::Differential => true,
+        BackupType::Full | BackupType::Selective | BackupType::Continuous => return Ok(None),
+    };
     let asked = backup.spec.parent_backup_name.as_deref().filter(|name| !name.is_empty());
     if asked.is_some() && backup.labels().contains_key(labels::BACKUP_SCHEDULE) {
         return Err(Refusal::fatal("a scheduled backup may not name its parent").into());
@@ -277,8 +275,14 @@ async fn parent(
     // A store keeps too little of a backup that is over, so each one chosen is read and judged again.
     let api = apply::api(&ctx.client, backup);
     let mut known = BTreeMap::<String, Backup>::new();
+    let wanted = asked.or(recorded);
     loop {
-        let (parent, base) = chain::parent(&child, asked.or(recorded), &links).map_err(Refusal::fatal)?;
+        let found = if differential {
+            chain::base(&child, wanted, &links).map(|full| (full, full.name.as_str()))
+        } else {
+            chain::parent(&child, wanted, &links)
+        };
+        let (parent, base) = found.map_err(Refusal::fatal)?;
         let (name, base) = (parent.name.clone(), base.to_owned());
         if let Some(status) = known.get(&name).and_then(|parent| parent.status.as_ref()) {
             let (encryption, targets) = (status.encryption_config.clone(), plan::targets(status).to_vec());
@@ -293,7 +297,11 @@ async fn parent(
     }
 }
 
-async fn check_encryption(ctx: &Context, namespace: &str, config: Option<&EncryptionConfig>) -> Result<(), Error> {
+pub(super) async fn check_encryption(
+    ctx: &Context,
+    namespace: &str,
+    config: Option<&EncryptionConfig>,
+) -> Result<(), Error> {
     let Some(config) = config else { return Ok(()) };
     let reference = &config.pass_phrase_secret_key_ref;
     let secret = Api::<Secret>::namespaced(ctx.client.clone(), namespace).get_opt(&reference.name).await;
@@ -309,7 +317,10 @@ async fn check_encryption(ctx: &Context, namespace: &str, config: Option<&Encryp
 }
 
 /// Behaviour 3.3: the method's target or targets, else the policy's. Says whether they come from a list.
-fn effective_targets(policy: &BackupPolicy, method: &BackupMethod) -> Result<(bool, Vec<BackupTarget>), Refusal> {
+pub(super) fn effective_targets(
+    policy: &BackupPolicy,
+    method: &BackupMethod,
+) -> Result<(bool, Vec<BackupTarget>), Refusal> {
     let one = |target: &Option<BackupTarget>| target.clone().map(|target| (false, vec![target]));
     let many = |targets: &Vec<BackupTarget>| (!targets.is_empty()).then(|| (true, targets.clone()));
     one(&method.target)
@@ -343,21 +354,43 @@ async fn target_pods(
     target: &BackupTarget,
     recorded: Vec<String>,
 ) -> Result<Vec<Pod>, Error> {
-    let name = target.name.as_deref().filter(|name| !name.is_empty());
-    let of = name.map(|name| format!(" (target {name})")).unwrap_or_default();
-    let story = || format!("listing the pods of the target{of}");
-    let refuse = |error: SelectError| {
-        let patience = match error {
-            SelectError::NoSelector => return Refusal::fatal(format!("{error}{of}")),
-            SelectError::NoMatch | SelectError::Gone(_) => A_WHILE,
-            SelectError::NoneReady(_) => LONG,
-        };
-        Refusal::not_yet(patience, format!("{error}{of}"))
+    let (matching, fallback) = pods_of(ctx, namespace, target).await?;
+    let chosen = select::choose(strategy(target), &recorded, matching, fallback);
+    Ok(chosen.map_err(|error| not_selected(&error, target))?)
+}
+
+pub(super) fn strategy(target: &BackupTarget) -> PodSelectionStrategy {
+    target.pod_selector.as_ref().map(PodSelector::strategy).unwrap_or_default()
+}
+
+/// Why no pod of a target can be used, and how long to wait for one.
+pub(super) fn not_selected(error: &SelectError, target: &BackupTarget) -> Refusal {
+    let of = of_target(target);
+    let patience = match error {
+        SelectError::NoSelector => return Refusal::fatal(format!("{error}{of}")),
+        SelectError::NoMatch | SelectError::Gone(_) => A_WHILE,
+        SelectError::NoneReady(_) => LONG,
     };
-    let selector = target.pod_selector.as_ref().ok_or_else(|| refuse(SelectError::NoSelector))?;
+    Refusal::not_yet(patience, format!("{error}{of}"))
+}
+
+fn of_target(target: &BackupTarget) -> String {
+    let name = target.name.as_deref().filter(|name| !name.is_empty());
+    name.map(|name| format!(" (target {name})")).unwrap_or_default()
+}
+
+/// The pods that a target's selector means, and those of its fallback when none of them is ready.
+pub(super) async fn pods_of(
+    ctx: &Context,
+    namespace: &str,
+    target: &BackupTarget,
+) -> Result<(Vec<Pod>, Vec<Pod>), Error> {
+    let story = || format!("listing the pods of the target{}", of_target(target));
+    let no_selector = || not_selected(&SelectError::NoSelector, target);
+    let selector = target.pod_selector.as_ref().ok_or_else(no_selector)?;
     let own = selector.label_selector();
     if own.match_labels.is_none() && own.match_expressions.is_none() {
-        return Err(refuse(SelectError::NoSelector).into());
+        return Err(no_selector().into());
     }
     let matching = read::pods(&ctx.client, namespace, own).await.doing(story)?;
     let fallback = match &selector.fallback_label_selector {
@@ -366,7 +399,7 @@ async fn target_pods(
         }
         _ => Vec::new(),
     };
-    Ok(select::choose(selector.strategy(), &recorded, matching, fallback).map_err(refuse)?)
+    Ok((matching, fallback))
 }
 
 /// The manifest of the workload that runs `pod`. A reading that is refused costs the copy, not the backup.
@@ -495,15 +528,16 @@ pub async fn children(ctx: &Context, backup: &Backup, actions: &[ActionStatus]) 
 /// The Job that an action refers to, if it is this backup's.
 fn stored_job(ctx: &Context, backup: &Backup, reference: &ObjectReference) -> Option<Arc<Job>> {
     let key = ObjectRef::new(reference.name.as_deref()?).within(reference.namespace.as_deref()?);
-    ctx.stores.jobs.get(&key).filter(|job| is_ours(job, backup))
+    ctx.stores.jobs.get(&key).filter(|job| is_ours(job.as_ref(), backup))
 }
 
-/// Whether a Job belongs to this very backup: by owner where owners are possible, else by labels.
-pub fn is_ours(job: &Job, backup: &Backup) -> bool {
-    if job.namespace() == backup.namespace() {
-        return job.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == backup.uid().as_deref());
+/// Whether a Job, or whatever else a backup makes, belongs to this very backup: by owner where owners are possible, else
+/// by labels.
+pub fn is_ours<K: kube::Resource>(found: &K, backup: &Backup) -> bool {
+    if found.namespace() == backup.namespace() {
+        return found.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == backup.uid().as_deref());
     }
-    let label = |key: &str| job.labels().get(key).cloned();
+    let label = |key: &str| found.labels().get(key).cloned();
     // The name of the Job ends in the backup's UID, so that a namesake's is not taken for ours.
     label(labels::BACKUP_NAME) == Some(backup.name_any()) && label(labels::BACKUP_NAMESPACE) == backup.namespace()
 }
@@ -568,12 +602,13 @@ mod tests {
             .unwrap()
         };
         let method = |snapshot: bool| BackupMethod { snapshot_volumes: Some(snapshot), ..BackupMethod::default() };
-        for kind in ["Full", "Incremental", "Selective"] {
+        for kind in ["Full", "Incremental", "Differential", "Selective", "Continuous"] {
             assert_eq!(supported(&method(false), &set(kind)), Ok(()), "{kind}");
         }
-        for kind in ["Differential", "Continuous"] {
-            assert!(matches!(supported(&method(false), &set(kind)), Err(Refusal::Fatal(_))), "{kind}");
-        }
+        let mut archiver_with_hook = set("Continuous");
+        let actions = archiver_with_hook.spec.backup.get_or_insert_default();
+        actions.pre_backup = serde_json::from_value(json!([{ "job": {"image": "i", "command": []} }])).unwrap();
+        assert!(matches!(supported(&method(false), &archiver_with_hook), Err(Refusal::Fatal(_))));
         assert!(matches!(supported(&method(true), &set("Full")), Err(Refusal::Fatal(_))));
         let hook: ActionSet =
             serde_json::from_value(json!({ "metadata": {"name": "a"}, "spec": {"backup": {"preBackup": [{}]}} }))

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use kbbackup_api::v1alpha1::{
-    ActionSetSpec, ActionStatus, BackupStatus, BackupStatusTarget, PodSelectionStrategy, PodSelector,
+    ActionSetSpec, ActionStatus, BackupStatus, BackupStatusTarget, BackupType, PodSelectionStrategy, PodSelector,
 };
 use kbbackup_core::{layout, names};
 
@@ -35,6 +35,9 @@ pub struct Planned {
 
 /// All actions of a backup, list after list, the seal last. A list belongs to one pod of one target.
 pub fn plan(set: &ActionSetSpec, targets: &[BackupStatusTarget]) -> Vec<Planned> {
+    if set.backup_type == BackupType::Continuous {
+        return archivers(targets);
+    }
     let mut all = Vec::new();
     for (target, chosen) in targets.iter().enumerate() {
         let target_name = chosen.target.name.as_deref().unwrap_or_default();
@@ -56,6 +59,17 @@ pub fn plan(set: &ActionSetSpec, targets: &[BackupStatusTarget]) -> Vec<Planned>
         all.push(Planned { name: names::SEAL_ACTION.to_owned(), kind: Kind::Seal, target: 0, pod: String::new() });
     }
     all
+}
+
+/// The actions of a continuous backup: one per target, on its first pod, without an end and so without a seal.
+fn archivers(targets: &[BackupStatusTarget]) -> Vec<Planned> {
+    let action = |(target, chosen): (usize, &BackupStatusTarget)| Planned {
+        name: names::backup_action(chosen.target.name.as_deref().unwrap_or_default(), 0),
+        kind: Kind::Data,
+        target,
+        pod: chosen.selected_target_pods.first().cloned().unwrap_or_default(),
+    };
+    targets.iter().enumerate().map(action).collect()
 }
 
 /// The targets of a status: the single one, or the list.
@@ -177,6 +191,15 @@ mod tests {
             })
             .collect();
         assert_eq!(lists(&actions), [0..4, 4..8, 8..12]);
+    }
+
+    #[test]
+    fn behaviour_4_9_one_archiver_per_target_on_its_first_pod() {
+        let continuous = ActionSetSpec { backup_type: BackupType::Continuous, ..set() };
+        let targets = [target(Some("a"), "All", &["p-0", "p-1"]), target(Some("b"), "Any", &["q-0"])];
+        let planned = plan(&continuous, &targets);
+        let told: Vec<_> = planned.iter().map(|action| (action.name.as_str(), action.pod.as_str())).collect();
+        assert_eq!(told, [("dp-backup-a-0", "p-0"), ("dp-backup-b-0", "q-0")]);
     }
 
     #[test]

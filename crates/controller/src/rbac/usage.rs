@@ -59,6 +59,13 @@ pub const OUT_OF_REACH: &[Excuse] = &[
     excuse("workloads.kubeblocks.io", "instancesets", "get", "only where KubeBlocks restores a Cluster"),
     excuse("workloads.kubeblocks.io", "instances", "get", "only where KubeBlocks restores a Cluster"),
     excuse("apps", "statefulsets", "watch", "a list and a watch are one request where the server streams lists"),
+    excuse("dataprotection.kubeblocks.io", "backupschedules", "get", "only when the watch is behind, or it is gone"),
+    excuse("", "configmaps", "patch", "held so that an archiver can be given it"),
+    excuse("rbac.authorization.k8s.io", "roles", "get", "only when a role of that name exists"),
+    excuse("rbac.authorization.k8s.io", "rolebindings", "get", "only when a binding of that name exists"),
+    excuse("rbac.authorization.k8s.io", "rolebindings", "patch", "only when an archiver gets another account"),
+    excuse("apps", "statefulsets", "update", "only when what an archiver is made from changes"),
+    excuse("apps", "statefulsets", "patch", "only when the pods of an archiver's target are gone"),
     excuse("", "serviceaccounts", "patch", "only where the administrator sets annotations for workers"),
     Excuse {
         account: EXEC_WORKER,

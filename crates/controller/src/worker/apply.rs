@@ -1,10 +1,14 @@
-//! Creating and deleting Jobs. Names are the same at each try, so every line may be repeated.
+//! Creating Jobs, and deleting workloads. Names are the same at each try, so every line may be repeated.
+
+use std::fmt::Debug;
 
 use k8s_openapi::api::batch::v1::Job;
 use kbbackup_api::names::FINALIZER;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::events::EventType;
 use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::error::{Doing as _, Error, LONG, Refusal};
@@ -52,31 +56,40 @@ where
     }
 }
 
-/// Deletes a Job and its pods in the background. A finalizer of the reference's controller would keep it for ever.
+/// Deletes a Job and its pods in the background.
 pub async fn delete_job(client: &Client, job: &Job) -> Result<(), Error> {
-    let (name, namespace) = (job.name_any(), job.namespace().unwrap_or_default());
-    let api = Api::<Job>::namespaced(client.clone(), &namespace);
-    if job.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-        let others: Vec<_> = job.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+    delete(client, job).await
+}
+
+/// Deletes a workload and its pods in the background. A finalizer of the reference's controller would keep it for ever.
+pub async fn delete<K>(client: &Client, object: &K) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let kind = K::kind(&()).to_lowercase();
+    let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
+    let api = Api::<K>::namespaced(client.clone(), &namespace);
+    if object.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        let others: Vec<_> = object.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
         let patch = json!({ "metadata": { "finalizers": others } });
         match api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Err(error) if !is_not_found(&error) => {
-                return Err(error).doing(|| format!("releasing job {namespace}/{name}"));
+                return Err(error).doing(|| format!("releasing {kind} {namespace}/{name}"));
             }
             _ => {}
         }
     }
-    if job.metadata.deletion_timestamp.is_some() {
+    if object.meta().deletion_timestamp.is_some() {
         return Ok(());
     }
     let params = DeleteParams {
-        preconditions: Some(Preconditions { uid: job.uid(), resource_version: None }),
+        preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }),
         ..DeleteParams::background()
     };
     match api.delete(&name, &params).await {
         // Gone, or another one of that name by now.
         Err(error) if !is_not_found(&error) && !is_conflict(&error) => {
-            Err(error).doing(|| format!("deleting job {namespace}/{name}"))
+            Err(error).doing(|| format!("deleting {kind} {namespace}/{name}"))
         }
         _ => Ok(()),
     }

@@ -46,6 +46,24 @@ pub fn choose(
     }
 }
 
+/// As [`choose`], for a backup that goes on for ever: what was recorded does not bind. A recorded pod stays as long as it is
+/// available, so that an archiver does not move for nothing.
+///
+/// # Errors
+/// [`SelectError`] when nothing can be chosen.
+pub fn choose_again(
+    strategy: PodSelectionStrategy,
+    recorded: &[String],
+    matching: Vec<Pod>,
+    fallback: Vec<Pod>,
+) -> Result<Vec<Pod>, SelectError> {
+    let stays = |pod: &&Pod| recorded.first() == Some(&pod.name_any()) && available(pod);
+    match matching.iter().chain(&fallback).find(stays) {
+        Some(pod) if strategy == PodSelectionStrategy::Any => Ok(vec![pod.clone()]),
+        _ => choose(strategy, &[], matching, fallback),
+    }
+}
+
 fn any(recorded: &[String], mut pods: Vec<Pod>) -> Result<Pod, SelectError> {
     if let Some(name) = recorded.first() {
         // It was ready once; a running action does not need it to stay so.
@@ -113,6 +131,17 @@ mod tests {
         assert_eq!(names(choose(All, &["b".into()], pods(), vec![])), Ok(vec!["b".into()]));
         assert_eq!(names(choose(All, &["b".into(), "z".into()], pods(), vec![])), Err(SelectError::Gone("z".into())));
         assert_eq!(names(choose(All, &[], vec![], vec![pod("f", true)])), Err(SelectError::NoMatch));
+    }
+
+    #[test]
+    fn behaviour_3_3_what_a_continuous_backup_recorded_does_not_bind() {
+        use PodSelectionStrategy::{All, Any};
+        let again = |strategy, recorded: &str, pods| names(choose_again(strategy, &[recorded.into()], pods, vec![]));
+        assert_eq!(again(Any, "gone", vec![pod("b", true), pod("a", false)]), Ok(vec!["b".into()]));
+        assert_eq!(again(Any, "a", vec![pod("b", true), pod("a", false)]), Ok(vec!["b".into()]));
+        assert_eq!(again(Any, "b", vec![pod("b", true), pod("a", true)]), Ok(vec!["b".into()]), "no move for nothing");
+        assert_eq!(again(Any, "a", vec![]), Err(SelectError::NoMatch));
+        assert_eq!(again(All, "gone", vec![pod("b", true), pod("a", false)]), Ok(vec!["a".into(), "b".into()]));
     }
 
     #[test]
