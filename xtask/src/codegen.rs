@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::ui;
+use crate::{chart, ui};
 
 /// Writes the generated files anew
 #[derive(clap::Args)]
@@ -53,6 +53,21 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
             }
             ui::note(format!("{}: {} changed", generated.what, changes.len()));
         }
+    }
+    // Rights and settings are written by the tests that compare them with their tables.
+    if !check {
+        let mut tests = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        tests.current_dir(root).args(["test", "--quiet", "--package", "kbbackup-controller", "--lib", "--"]);
+        tests.arg("is_that_of_the_table").env("UPDATE_MANIFESTS", "1").stdout(std::process::Stdio::null());
+        let status = tests.status().context("cannot start the generator of rights and settings")?;
+        ensure!(status.success(), "the generator of rights and settings failed ({status})");
+    }
+    // The chart copies what the others have written.
+    let copies = chart::generate(root, check)?;
+    if check {
+        stale.extend(copies);
+    } else {
+        ui::note(format!("copies in the chart: {} changed", copies.len()));
     }
     ensure!(stale.is_empty(), "stale: {}\nhint: run cargo xtask codegen", stale.join(", "));
     Ok(())

@@ -7,9 +7,11 @@ use clap::Parser;
 
 mod artifacts;
 mod bench;
+mod chart;
 mod cluster;
 mod codegen;
 mod demo;
+mod metrics;
 mod site;
 mod test;
 mod ui;

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::{self, Options, s3};
-use crate::{codegen, site, ui};
+use crate::{chart, codegen, metrics, site, ui};
 
 /// Runs the tests: all of them, or the kinds named
 #[derive(clap::Args)]
@@ -34,6 +34,10 @@ enum Kind {
     Unit,
     /// Generated files are up to date
     Codegen,
+    /// The chart is what `deploy/` installs, by Helm
+    Chart,
+    /// Names and help of the metrics, by Prometheus' own rules
+    Metrics,
     /// The storage driver of the test cluster, by csi-sanity
     Driver,
     /// Tests on the cluster
@@ -47,13 +51,16 @@ impl Kind {
             Self::Clippy => "lints",
             Self::Unit => "tests without a cluster",
             Self::Codegen => "generated files",
+            Self::Chart => "the chart",
+            Self::Metrics => "metrics",
             Self::Driver => "the storage driver of the test cluster",
             Self::E2e => "tests on the cluster",
         }
     }
 }
 
-const ALL: [Kind; 6] = [Kind::Fmt, Kind::Codegen, Kind::Clippy, Kind::Unit, Kind::Driver, Kind::E2e];
+const ALL: [Kind; 8] =
+    [Kind::Fmt, Kind::Codegen, Kind::Clippy, Kind::Unit, Kind::Chart, Kind::Metrics, Kind::Driver, Kind::E2e];
 
 /// Runs the tests.
 pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
@@ -66,6 +73,8 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
                 cargo(root, &["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
             }
             Kind::Unit => cargo(root, &["test", "--quiet", "--locked", "--workspace", "--exclude", "kbbackup-e2e"]),
+            Kind::Chart => chart::check(root),
+            Kind::Metrics => metrics::check(root),
             Kind::Driver => cluster::sanity(),
             Kind::E2e => end_to_end(root, args),
         })?;

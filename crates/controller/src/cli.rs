@@ -116,9 +116,7 @@ impl Run {
             _ => http::not_found(),
         });
         let scrapes = http::serve(self.metrics_bind_address, move |path| match (path, metrics.render()) {
-            ("/metrics", Ok(text)) => {
-                (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
-            }
+            ("/metrics", Ok(text)) => (StatusCode::OK, crate::metrics::CONTENT_TYPE, text),
             ("/metrics", Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
             _ => http::not_found(),
         });
@@ -184,6 +182,20 @@ async fn work(
     }
     election.release().await;
     Ok(())
+}
+
+/// Name, default and help of every argument of the operator, for the page of settings.
+pub fn arguments() -> Vec<(String, String, String)> {
+    let command = <Command as clap::CommandFactory>::command();
+    let arguments =
+        command.get_arguments().filter(|argument| argument.get_long().is_some() && !argument.is_global_set());
+    let described = arguments.filter_map(|argument| {
+        let default = argument.get_default_values().iter().map(|value| format!("`{}`", value.to_string_lossy()));
+        let default = default.collect::<Vec<_>>().join(", ");
+        let help = argument.get_help()?.to_string().replace('|', "\\|");
+        Some((argument.get_long()?.to_owned(), if default.is_empty() { "none".to_owned() } else { default }, help))
+    });
+    described.collect()
 }
 
 /// A name for this process that no other one has.

@@ -1,15 +1,16 @@
 //! What Prometheus reads: how reconciles go, and the state of backups as the watches know it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kbbackup_api::v1alpha1::{Backup, BackupPhase, BackupRepoPhase, RestorePhase};
+use kbbackup_api::v1alpha1::{Backup, BackupPhase, BackupRepo, BackupRepoPhase, BackupType, Restore, RestorePhase};
 use kbbackup_core::layout::parse_size;
 use kube::ResourceExt as _;
+use kube::runtime::reflector::Store;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text};
 use prometheus_client::metrics::counter::Counter;
@@ -19,7 +20,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::context::Stores;
+use crate::watch::Guarded;
 use kbbackup_api::names::labels;
+
+/// What [`Metrics::render`] writes.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The numbers of this process.
 #[derive(Debug)]
@@ -81,7 +86,17 @@ impl Default for Metrics {
 impl Metrics {
     /// Adds what the stores know, read when Prometheus asks.
     pub fn observe(&self, stores: Stores) {
-        self.lock().register_collector(Box::new(State { stores }));
+        self.watch(stores.backups, stores.restores, stores.repos);
+    }
+
+    /// Adds what these three stores know.
+    pub fn watch(
+        &self,
+        backups: Store<Guarded<Backup>>,
+        restores: Store<Guarded<Restore>>,
+        repos: Store<Guarded<BackupRepo>>,
+    ) {
+        self.lock().register_collector(Box::new(State { backups, restores, repos }));
     }
 
     /// A reconcile of `kind` took `time`; `error` is the reason if it failed.
@@ -108,14 +123,14 @@ impl Metrics {
         self.leader.set(leads.into());
     }
 
-    /// Everything in the text format of `OpenMetrics`.
+    /// Everything in Prometheus' text format, as [`CONTENT_TYPE`] says.
     ///
     /// # Errors
     /// When a value cannot be written, which would be a mistake in this file.
     pub fn render(&self) -> Result<String, fmt::Error> {
         let mut out = String::new();
         text::encode(&mut out, &self.lock())?;
-        Ok(out)
+        Ok(classic(&out))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Registry> {
@@ -140,7 +155,9 @@ struct LastGood {
 
 /// Computes gauges from the stores, so that they are right after a restart and cost nothing between scrapes.
 struct State {
-    stores: Stores,
+    backups: Store<Guarded<Backup>>,
+    restores: Store<Guarded<Restore>>,
+    repos: Store<Guarded<BackupRepo>>,
 }
 
 impl fmt::Debug for State {
@@ -151,7 +168,7 @@ impl fmt::Debug for State {
 
 impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let backups = self.stores.backups.state();
+        let backups = self.backups.state();
         let readable = || backups.iter().filter_map(|guarded| guarded.0.as_ref().ok());
         let last = last_good(readable());
         let mut gauge = |name: &str, help: &str, unit: &Unit, value: fn(&LastGood) -> Option<f64>| {
@@ -173,6 +190,15 @@ impl Collector for State {
         gauge("last_good_backup_duration", "Duration of the newest completed backup", &Unit::Seconds, |good| {
             good.seconds
         })?;
+        let mut metric = encoder.encode_descriptor(
+            "continuous_window_end_timestamp",
+            "Up to when a continuous backup can restore",
+            Some(&Unit::Seconds),
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        for (labels, end) in window_ends(readable()) {
+            ConstGauge::new(end.as_second() as f64).encode(metric.encode_family(&labels)?)?;
+        }
         phases(
             &mut encoder,
             "backups",
@@ -185,7 +211,7 @@ impl Collector for State {
                 )
             }),
         )?;
-        let restores = self.stores.restores.state();
+        let restores = self.restores.state();
         phases(
             &mut encoder,
             "restores",
@@ -202,7 +228,7 @@ impl Collector for State {
             None,
             prometheus_client::metrics::MetricType::Gauge,
         )?;
-        for guarded in self.stores.repos.state() {
+        for guarded in self.repos.state() {
             let ready =
                 guarded.0.as_ref().ok().and_then(|repo| repo.status.as_ref()?.phase) == Some(BackupRepoPhase::Ready);
             ConstGauge::new(i64::from(ready)).encode(metric.encode_family(&[("repo", guarded.name_any())])?)?;
@@ -229,6 +255,51 @@ fn phases<'a>(
     Ok(())
 }
 
+fn protected(backup: &Backup) -> Protected {
+    Protected {
+        namespace: backup.namespace().unwrap_or_default(),
+        policy: backup.labels().get(labels::BACKUP_POLICY).cloned().unwrap_or_default(),
+        method: backup.spec.backup_method.clone(),
+    }
+}
+
+/// The end of the window of each continuous backup that runs. What it lags behind is the time of the scrape minus this.
+fn window_ends<'a>(backups: impl Iterator<Item = &'a Backup>) -> BTreeMap<Protected, Timestamp> {
+    let mut ends = BTreeMap::<Protected, Timestamp>::new();
+    for backup in backups {
+        let continuous =
+            backup.labels().get(labels::BACKUP_TYPE).is_some_and(|type_| type_ == BackupType::Continuous.as_str());
+        let status = backup.status.as_ref().filter(|status| continuous && status.phase == Some(BackupPhase::Running));
+        let range = status.and_then(|status| status.time_range.as_ref());
+        let Some(end) = range.and_then(|range| range.end.as_ref()) else { continue };
+        let known = ends.entry(protected(backup)).or_insert(end.0);
+        *known = end.0.max(*known);
+    }
+    ends
+}
+
+/// `OpenMetrics` as Prometheus' older text format, which every reader knows: a counter is called there as its samples are,
+/// and there are neither units nor an end.
+fn classic(open: &str) -> String {
+    let counters: BTreeSet<&str> =
+        open.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let mut text = String::with_capacity(open.len());
+    for line in open.lines() {
+        let about = ["# HELP ", "# TYPE "].iter().find_map(|start| Some((*start, line.strip_prefix(start)?)));
+        match about.and_then(|(start, rest)| Some((start, rest.split_once(' ')?))) {
+            Some((start, (name, rest))) if counters.contains(name) => {
+                text.push_str(&format!("{start}{name}_total {rest}\n"));
+            }
+            None if line.starts_with('#') => {}
+            _ => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    text
+}
+
 fn last_good<'a>(backups: impl Iterator<Item = &'a Backup>) -> BTreeMap<Protected, LastGood> {
     let mut last = BTreeMap::<Protected, LastGood>::new();
     for backup in backups {
@@ -242,15 +313,89 @@ fn last_good<'a>(backups: impl Iterator<Item = &'a Backup>) -> BTreeMap<Protecte
             bytes: status.total_size.as_deref().and_then(parse_size),
             seconds: begun.map(|begun| completed.duration_since(begun).as_secs_f64()),
         };
-        let key = Protected {
-            namespace: backup.namespace().unwrap_or_default(),
-            policy: backup.labels().get(labels::BACKUP_POLICY).cloned().unwrap_or_default(),
-            method: backup.spec.backup_method.clone(),
-        };
-        let newest = last.entry(key).or_insert(good);
+        let newest = last.entry(protected(backup)).or_insert(good);
         if newest.completed < completed {
             *newest = good;
         }
     }
     last
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::DeserializeGuard;
+    use kube::runtime::reflector;
+    use kube::runtime::watcher::Event;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn backup(name: &str, type_: &str, status: Value) -> Guarded<Backup> {
+        DeserializeGuard(Ok(serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "demo",
+                "labels": {labels::BACKUP_POLICY: "pg", labels::BACKUP_TYPE: type_}},
+            "spec": {"backupPolicyName": "pg", "backupMethod": "full"}, "status": status }))
+        .unwrap()))
+    }
+
+    fn good(name: &str, end: &str) -> Guarded<Backup> {
+        let status = json!({ "phase": "Completed", "startTimestamp": "2026-01-01T00:00:00Z",
+            "completionTimestamp": end, "totalSize": "1Ki" });
+        backup(name, "Full", status)
+    }
+
+    fn line<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+        text.lines().find(|line| line.starts_with(name))
+    }
+
+    #[test]
+    fn deleted_objects_vanish_and_the_newest_good_backup_counts() {
+        let (backups, mut writer) = reflector::store();
+        let metrics = Metrics::default();
+        metrics.watch(backups, reflector::store().0, reflector::store().0);
+        for (name, end) in [("a", "2026-01-01T00:01:00Z"), ("b", "2026-01-01T00:02:00Z")] {
+            writer.apply_watcher_event(&Event::Apply(good(name, end)));
+        }
+        let labels = r#"{namespace="demo",policy="pg",method="full"}"#;
+        let text = metrics.render().unwrap();
+        let stamp = line(&text, "kbbackup_last_good_backup_timestamp_seconds").unwrap();
+        assert_eq!(stamp, format!("kbbackup_last_good_backup_timestamp_seconds{labels} 1767225720.0"));
+        assert!(line(&text, "kbbackup_last_good_backup_size_bytes").unwrap().ends_with(" 1024.0"));
+        assert!(line(&text, "kbbackup_last_good_backup_duration_seconds").unwrap().ends_with(" 120.0"));
+        for (name, end) in [("a", "2026-01-01T00:01:00Z"), ("b", "2026-01-01T00:02:00Z")] {
+            writer.apply_watcher_event(&Event::Delete(good(name, end)));
+        }
+        let text = metrics.render().unwrap();
+        assert_eq!(line(&text, "kbbackup_last_good"), None);
+        assert_eq!(line(&text, "kbbackup_backups{"), None);
+    }
+
+    #[test]
+    fn the_window_of_a_continuous_backup_ends_where_its_newest_log_does() {
+        let (backups, mut writer) = reflector::store();
+        let metrics = Metrics::default();
+        metrics.watch(backups, reflector::store().0, reflector::store().0);
+        let range = json!({ "phase": "Running", "timeRange": {"end": "2026-01-01T00:00:10Z"} });
+        writer.apply_watcher_event(&Event::Apply(backup("logs", "Continuous", range.clone())));
+        writer.apply_watcher_event(&Event::Apply(backup("other", "Full", range)));
+        let text = metrics.render().unwrap();
+        let ends: Vec<_> =
+            text.lines().filter(|line| line.starts_with("kbbackup_continuous_window_end_timestamp_seconds")).collect();
+        assert_eq!(ends.len(), 1, "{ends:?}");
+        assert!(ends[0].ends_with(" 1767225610.0"), "{ends:?}");
+    }
+
+    #[test]
+    fn a_counter_is_called_as_its_samples_are() {
+        let metrics = Metrics::default();
+        metrics.finished("Backup", "Failed", "Fatal");
+        metrics.reconciled("Backup", Duration::from_millis(3), Some("ReconcileFailed"));
+        let text = metrics.render().unwrap();
+        assert!(text.contains("# TYPE kbbackup_finished_total counter\n"), "{text}");
+        assert!(text.contains("# HELP kbbackup_finished_total "), "{text}");
+        let sample = r#"kbbackup_finished_total{kind="Backup",phase="Failed",reason="Fatal"} 1"#;
+        assert_eq!(line(&text, "kbbackup_finished_total"), Some(sample));
+        assert!(text.contains("# TYPE kbbackup_reconcile_duration_seconds histogram\n"), "{text}");
+        assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
+    }
 }

@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, Toleration};
 use kbbackup_core::accounts;
 use serde::de::DeserializeOwned;
 
+pub mod page;
+
 /// Settings of the operator, read once at start.
 #[derive(Clone, Debug)]
 pub struct Settings {

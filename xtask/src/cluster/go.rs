@@ -44,12 +44,21 @@ pub(crate) const SNAPSHOT_CONTROLLER: Program =
 pub(crate) const RCLONE: Program = s3("rclone", "./rclone", &["rclone"]);
 pub(crate) const VERSITYGW: Program = s3("versitygw", "github.com/versity/versitygw/cmd/versitygw", &[]);
 
+/// Not part of the cluster: renders the chart.
+pub(crate) const HELM: Program = tool("helm", "helm.sh/helm/v4/cmd/helm", &[]);
+/// Not part of the cluster: checks metrics as `promtool check metrics` does.
+pub(crate) const PROMLINT: Program = tool("promlint", "./promlint", &["promlint"]);
+
 const fn addon(name: &'static str, package: &'static str, sources: &'static [&'static str]) -> Program {
     Program { name, module: ".", package, sources, ldflags: "-s -w", links: &[] }
 }
 
 const fn s3(name: &'static str, package: &'static str, sources: &'static [&'static str]) -> Program {
     Program { name, module: "s3", package, sources, ldflags: "-s -w", links: &[] }
+}
+
+const fn tool(name: &'static str, package: &'static str, sources: &'static [&'static str]) -> Program {
+    Program { name, module: "tools", package, sources, ldflags: "-s -w", links: &[] }
 }
 
 impl Program {

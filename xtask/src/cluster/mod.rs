@@ -16,7 +16,7 @@ mod addons;
 mod cache;
 mod debian;
 mod external;
-mod go;
+pub(crate) mod go;
 mod host;
 pub(crate) mod image;
 mod local;
@@ -25,7 +25,7 @@ mod paths;
 mod pki;
 mod process;
 pub(crate) mod s3;
-mod sh;
+pub(crate) mod sh;
 
 const NODE: &str = "node1";
 const NODE_IP: &str = "10.88.0.1";

@@ -1,5 +1,5 @@
 // Checks metrics in the text format as `promtool check metrics` does: names, units, help and types. Reads standard input,
-// prints a line for each problem, and ends with 1 if there was one.
+// says each problem on standard error, and ends with 1 if there was one.
 package main
 
 import (
@@ -16,7 +16,7 @@ func main() {
 		os.Exit(2)
 	}
 	for _, problem := range problems {
-		fmt.Println(problem.Metric, problem.Text)
+		fmt.Fprintln(os.Stderr, problem.Metric, problem.Text)
 	}
 	if len(problems) > 0 {
 		os.Exit(1)
