@@ -81,6 +81,8 @@ pub mod labels {
     pub const RESTORED_FROM: &str = "kbbackup.io/restored-from";
     /// Ours, on the pods of a restored workload whose own labels do not tell it from the original: name of the workload.
     pub const WORKLOAD: &str = "kbbackup.io/workload";
+    /// Ours, on scheduled backups: UID of the Job whose run made it.
+    pub const SCHEDULED_BY: &str = "kbbackup.io/scheduled-by";
     /// Ours, on objects made by `install`: which part of the installation they are, for example `operator`.
     pub const PART: &str = "kbbackup.io/part";
 }
@@ -201,6 +203,10 @@ pub mod annotations {
     pub const SPEC_DIGEST: &str = "kbbackup.io/spec-digest";
     /// Ours, on a continuous backup: RFC 3339 time since when [`WAITING_FOR`] keeps it from archiving.
     pub const WAITING_SINCE: &str = "kbbackup.io/waiting-since";
+    /// Ours, on cron jobs, their Jobs and scheduled backups: name of the schedule's entry.
+    pub const SCHEDULE_ENTRY: &str = "kbbackup.io/schedule-entry";
+    /// Ours, on a schedule: JSON map from entry to the RFC 3339 time of its next run.
+    pub const NEXT_RUNS: &str = "kbbackup.io/next-runs";
     /// Ours, on a backup: image of the container whose data it holds.
     pub const TARGET_IMAGE: &str = "kbbackup.io/target-image";
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kbbackup_api::v1alpha1::{ActionSet, Backup, BackupPolicy, BackupRepo, BackupSchedule, Restore, StorageProvider};
@@ -37,6 +37,8 @@ pub struct Stores {
     pub jobs: Store<Job>,
     /// Pods labelled `managed-by=kubeblocks-dataprotection`, without their spec.
     pub pods: Store<Pod>,
+    /// CronJobs labelled `managed-by=kubeblocks-dataprotection`, without their Job template.
+    pub cron_jobs: Store<CronJob>,
     /// StatefulSets labelled `managed-by=kubeblocks-dataprotection`, without their pod template.
     pub stateful_sets: Store<StatefulSet>,
     /// ConfigMaps labelled so: what archivers have reported.

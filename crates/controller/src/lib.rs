@@ -23,6 +23,7 @@ pub mod repo;
 pub mod report;
 pub mod restore;
 pub mod run;
+pub mod schedule;
 pub mod settings;
 pub mod status;
 pub mod template;

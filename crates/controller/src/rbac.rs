@@ -53,12 +53,19 @@ pub const RIGHTS: &[Right] = &[
     right(GROUP, "actionsets/status", STATUS, "phase"),
     right(GROUP, "backuppolicies", WATCH_AND_PATCH, "watched; finalizer"),
     right(GROUP, "backuppolicies/status", STATUS, "phase and message"),
-    right(GROUP, "backupschedules", WATCH, "watched: whether a continuous backup is still wanted"),
+    right(
+        GROUP,
+        "backupschedules",
+        WATCH_AND_PATCH,
+        "watched; finalizer, label and annotation; whether a continuous backup is wanted",
+    ),
+    right(GROUP, "backupschedules/status", STATUS, "phase and state of the entries"),
+    right("batch", "cronjobs", OWN, "the times of a schedule"),
     right(
         GROUP,
         "backups",
-        &["get", "list", "watch", "patch", "delete"],
-        "watched; labels, annotations and finalizer; those whose time is over, or whose parent goes, are deleted",
+        OWN,
+        "watched; made when a schedule says so; labels, annotations and finalizer; those whose time is over, or whose parent goes, are deleted",
     ),
     right(GROUP, "backups/status", STATUS, "progress and result"),
     right(

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kbbackup_api::names::labels;
@@ -23,7 +23,7 @@ use tracing::Instrument as _;
 use crate::context::{Context, Stores};
 use crate::error::{Class, Classified};
 use crate::watch::{Guarded, Scope, Shared, Watched};
-use crate::{actionset, backup, policy, populator, provider, repo, restore};
+use crate::{actionset, backup, policy, populator, provider, repo, restore, schedule};
 
 /// The watches of the process: one per kind, whoever looks at it.
 struct Watches {
@@ -34,6 +34,7 @@ struct Watches {
     backups: Shared<Guarded<Backup>>,
     restores: Shared<Guarded<Restore>>,
     schedules: Shared<Guarded<BackupSchedule>>,
+    cron_jobs: Shared<CronJob>,
     jobs: Shared<Job>,
     pods: Shared<Pod>,
     stateful_sets: Shared<StatefulSet>,
@@ -57,6 +58,12 @@ impl Watches {
             backups: Shared::new(Api::all(client.clone()), all(), slim_down).within(scope),
             restores: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
             schedules: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
+            cron_jobs: Shared::new(Api::all(client.clone()), ours(), |cron_job: &mut CronJob| {
+                if let Some(spec) = &mut cron_job.spec {
+                    spec.job_template = k8s_openapi::api::batch::v1::JobTemplateSpec::default();
+                }
+            })
+            .within(scope),
             jobs: Shared::new(Api::all(client.clone()), ours(), |job: &mut Job| {
                 if let Some(spec) = &mut job.spec {
                     spec.template = k8s_openapi::api::core::v1::PodTemplateSpec::default();
@@ -92,6 +99,7 @@ impl Watches {
             backups: self.backups.reader(),
             restores: self.restores.reader(),
             schedules: self.schedules.reader(),
+            cron_jobs: self.cron_jobs.reader(),
             jobs: self.jobs.reader(),
             pods: self.pods.reader(),
             stateful_sets: self.stateful_sets.reader(),
@@ -109,6 +117,7 @@ impl Watches {
             backups,
             restores,
             schedules,
+            cron_jobs,
             jobs,
             pods,
             stateful_sets,
@@ -125,6 +134,7 @@ impl Watches {
             backups.run().boxed(),
             restores.run().boxed(),
             schedules.run().boxed(),
+            cron_jobs.run().boxed(),
             jobs.run().boxed(),
             pods.run().boxed(),
             stateful_sets.run().boxed(),
@@ -145,6 +155,7 @@ pub async fn run(client: Client, scope: &Scope, make_context: impl FnOnce(Stores
         repos(&ctx, &mut watches).boxed(),
         action_sets(&ctx, &mut watches).boxed(),
         policies(&ctx, &mut watches).boxed(),
+        schedules(&ctx, &mut watches).boxed(),
         backups(&ctx, &mut watches).boxed(),
         restores(&ctx, &mut watches).boxed(),
         populator(&ctx, &mut watches).boxed(),
@@ -210,6 +221,23 @@ fn policies(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = (
             policy::using_repo(&of_repo.state(), &repo.name_any())
         });
     drive(controller, 1, policy::reconcile, ctx)
+}
+
+/// BackupSchedule: wakes on its CronJobs and their Jobs, on its policy, on recipes, and on backups that are completed.
+fn schedules(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
+    let store = ctx.stores.schedules.clone();
+    let (of_policy, of_set) = (store.clone(), store.clone());
+    let controller = Controller::for_shared_stream(watches.schedules.subscribe(), store)
+        .watches_shared_stream(watches.cron_jobs.subscribe(), |cron_job| schedule::of_worker(cron_job.meta()))
+        .watches_shared_stream(watches.jobs.subscribe(), |job| schedule::of_worker(job.meta()))
+        .watches_shared_stream(watches.backups.subscribe(), |backup| schedule::of_backup(&backup))
+        .watches_shared_stream(watches.policies.subscribe(), move |policy| {
+            schedule::using_policy(&of_policy.state(), &policy)
+        })
+        .watches_shared_stream(watches.action_sets.subscribe(), move |set| {
+            schedule::using_action_set(&of_set.state(), &set)
+        });
+    drive(controller, 2, schedule::reconcile, ctx)
 }
 
 /// Backup: wakes on its Jobs and their Pods; a continuous one on its StatefulSets, their reports and its schedule; one

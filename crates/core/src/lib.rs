@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod archive;
 pub mod chain;
 pub mod contract;
+pub mod cron;
 pub mod env;
 pub mod gotime;
 pub mod layout;

@@ -77,6 +77,39 @@ pub fn pre_delete_job(backup: &str, uid: &str, target: Option<(usize, &str)>) ->
     }
 }
 
+/// Longest name of a CronJob: the Jobs that it makes add eleven characters.
+const MAX_CRON_JOB: usize = 52;
+
+/// Start of the names of what a schedule makes: `<uid8>-<schedule>-<namespace>`, cut to 30.
+fn of_schedule(owner_uid: &str, schedule: &str, namespace: &str) -> String {
+    cut(&format!("{}-{schedule}-{namespace}", uid8(owner_uid)), 30)
+}
+
+/// Name of the CronJob of a schedule's entry. One that would be too long for a CronJob ends in a hash of the whole.
+pub fn cron_job(owner_uid: &str, schedule: &str, namespace: &str, entry: &str) -> String {
+    let name = format!("{}-{entry}", of_schedule(owner_uid, schedule, namespace));
+    if name.len() <= MAX_CRON_JOB {
+        return name;
+    }
+    format!("{}-{:08x}", cut(&name, MAX_CRON_JOB - 9), fnv1a32(name.as_bytes()))
+}
+
+/// Name of the Backup of a continuous entry.
+pub fn continuous_backup(owner_uid: &str, schedule: &str, namespace: &str, method: &str) -> String {
+    shorten63(&format!("{}-{method}", of_schedule(owner_uid, schedule, namespace)))
+}
+
+/// Name of a scheduled Backup: `<prefix>-<entry>-<UTC yyyymmddHHMMSS>`. A prefix that makes it too long is cut, with a
+/// hash of the whole before the time.
+pub fn scheduled_backup(prefix: &str, entry: &str, stamp: &str) -> String {
+    let name = format!("{prefix}-{entry}-{stamp}");
+    if name.len() <= MAX_NAME {
+        return name;
+    }
+    let start = format!("{prefix}-{entry}");
+    format!("{}-{:08x}-{stamp}", cut(&start, MAX_NAME - 10 - stamp.len()), fnv1a32(start.as_bytes()))
+}
+
 /// Name of a repository's pre-check Job, PVC and Secret.
 pub fn pre_check(repo: &str, uid: &str) -> String {
     cut63(&format!("pre-check-{}-{repo}", uid8(uid)))
@@ -135,6 +168,23 @@ mod tests {
         let (one, two) = (archiver("", &format!("{}1", "x".repeat(60))), archiver("", &format!("{}2", "x".repeat(60))));
         assert!(one.len() <= 52 && two.len() <= 52 && one != two);
         assert_eq!(archiver("", &"y".repeat(52)), "y".repeat(52));
+    }
+
+    #[test]
+    fn behaviour_5_2_names_of_scheduled_things() {
+        let owner = "aaaabbbb-0000-4000-8000-000000000000";
+        assert_eq!(
+            continuous_backup(owner, "c1-mysql-backup-schedule", "demo", "archive-binlog"),
+            "aaaabbbb-c1-mysql-backup-sched-archive-binlog"
+        );
+        assert_eq!(cron_job(owner, "nightly", "demo", "full"), "aaaabbbb-nightly-demo-full");
+        let long = cron_job(owner, "c1-mysql-backup-schedule", "demo", "a-very-long-name-of-an-entry");
+        assert!(long.len() <= 52 && long.starts_with("aaaabbbb-c1-mysql-backup-sched-a-very-"), "{long}");
+        assert_ne!(long, cron_job(owner, "c1-mysql-backup-schedule", "demo", "a-very-long-name-of-an-entrz"));
+        assert_eq!(scheduled_backup("c1", "full", "20260820030000"), "c1-full-20260820030000");
+        let long = scheduled_backup(&"x".repeat(60), "full", "20260820030000");
+        assert!(long.len() <= 63 && long.ends_with("-20260820030000"), "{long}");
+        assert_ne!(long, scheduled_backup(&"x".repeat(60), "fulk", "20260820030000"));
     }
 
     #[test]
