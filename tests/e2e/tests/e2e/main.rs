@@ -18,6 +18,7 @@ mod main_job;
 mod namespaces;
 mod populator;
 mod replicas;
+mod schedule;
 
 use anyhow::Result;
 use kbbackup_testing::kubectl::Kubectl;

@@ -7,7 +7,9 @@ use futures::future::{join_all, try_join};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kbbackup_api::names::labels;
-use kbbackup_api::v1alpha1::{Backup, BackupSchedule, BackupSchedulePhase, BackupStatus, BackupStatusTarget};
+use kbbackup_api::v1alpha1::{
+    Backup, BackupSchedule, BackupSchedulePhase, BackupStatus, BackupStatusTarget, SchedulePhase,
+};
 use kbbackup_core::contract::channel;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::reflector::ObjectRef;
@@ -44,7 +46,14 @@ pub async fn schedule_is_available(ctx: &Context, backup: &Backup, namespace: &s
     let Some(found) = found else {
         return Err(Refusal::not_yet(SOON, format!("BackupSchedule {name} does not exist in {namespace}")).into());
     };
-    if found.status.as_ref().and_then(|status| status.phase.as_ref()) == Some(&BackupSchedulePhase::Available) {
+    let status = found.status.as_ref();
+    let mut own = found.spec.schedules.iter().filter(|entry| entry.backup_method == backup.spec.backup_method);
+    // Another entry that is wrong is no reason not to archive.
+    let is_sound = own.any(|entry| {
+        let state = status.and_then(|status| status.schedules.get(entry.name()));
+        state.is_some_and(|state| state.phase == Some(SchedulePhase::Running))
+    });
+    if is_sound || status.and_then(|status| status.phase.as_ref()) == Some(&BackupSchedulePhase::Available) {
         return Ok(());
     }
     let reason = found.status.as_ref().and_then(|status| status.failure_reason.as_deref());
