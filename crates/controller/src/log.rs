@@ -49,9 +49,10 @@ where
 /// the span's own.
 pub fn span<K: Resource<DynamicType = ()>>(object: &K) -> Span {
     let kind: Cow<'static, str> = K::kind(&());
-    match object.namespace() {
-        Some(namespace) => tracing::error_span!("reconcile", %kind, namespace, object = object.name_any()),
-        None => tracing::error_span!("reconcile", %kind, object = object.name_any()),
+    if let Some(namespace) = object.namespace() {
+        tracing::error_span!("reconcile", %kind, namespace, object = object.name_any())
+    } else {
+        tracing::error_span!("reconcile", %kind, object = object.name_any())
     }
 }
 

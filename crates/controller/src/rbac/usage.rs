@@ -189,7 +189,8 @@ pub fn disagreements(
                         wrong.push(format!("{} may {verb} {resource} of {group:?}: never used", account.name));
                     }
                     (true, true) => {
-                        wrong.push(format!("{} uses {verb} {resource} of {group:?}: its excuse is stale", account.name))
+                        wrong
+                            .push(format!("{} uses {verb} {resource} of {group:?}: its excuse is stale", account.name));
                     }
                     _ => {}
                 }

@@ -240,7 +240,7 @@ fn run(
         )));
     }
     let method = method(policy, entry)?;
-    let kind = recipe(method, seen).ok().flatten().map(|set| set.spec.backup_type.clone());
+    let kind = recipe(method, seen).ok().flatten().map(|set| set.spec.backup_type);
     if matches!(kind, Some(BackupType::Incremental | BackupType::Differential)) {
         let base = method.compatible_method.as_deref().unwrap_or_default();
         if !seen.full.contains(base) {

@@ -46,7 +46,7 @@ pub async fn reconcile(object: Arc<Guarded<BackupSchedule>>, ctx: Arc<Context>) 
     let result = if schedule.metadata.deletion_timestamp.is_some() {
         remove(&ctx, schedule).await
     } else {
-        follow(&ctx, schedule).await
+        Box::pin(follow(&ctx, schedule)).await
     };
     match result {
         Err(error) if error.is_conflict() => Ok(Action::requeue(AT_ONCE)),
