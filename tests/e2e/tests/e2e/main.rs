@@ -10,6 +10,7 @@
 
 mod chains;
 mod chaos;
+mod continuous;
 mod deletion;
 mod failures;
 mod files;
