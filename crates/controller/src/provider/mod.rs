@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_driver_is_unknown_and_not_ready() {
+    fn behaviour_2_a_missing_driver_is_unknown_and_not_ready() {
         let status = decide(&StorageProvider::default(), Driver::Missing("x.csi"), at(1));
         assert_eq!(status.phase, Some(StorageProviderPhase::NotReady));
         assert_eq!(status.conditions[0].status, "Unknown");

@@ -138,12 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_without_a_template_is_of_the_generated_class() {
+    fn behaviour_1_5_a_claim_without_a_template_is_of_the_generated_class() {
         insta::assert_yaml_snapshot!(claim(&repo(), "pvc-main-bbbbbb", "demo", None));
     }
 
     #[test]
-    fn a_claim_s_template_wins_where_it_says_something() {
+    fn behaviour_1_5_a_claim_s_template_wins_where_it_says_something() {
         let template = json!({ "metadata": { "name": "ignored", "labels": { "kept": "yes" } }, "spec": {
             "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } } });
         let template = serde_json::from_value(template).unwrap();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storage_class_binds_at_once_and_reclaims_as_the_repo_says() {
+    fn behaviour_1_5_a_storage_class_binds_at_once_and_reclaims_as_the_repo_says() {
         let template = json!({ "provisioner": "nfs.csi.k8s.io", "parameters": { "share": "/" },
             "volumeBindingMode": "WaitForFirstConsumer", "reclaimPolicy": "Delete" });
         insta::assert_yaml_snapshot!(storage_class(
@@ -162,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_secret_carries_both_labels_and_the_digest() {
+    fn behaviour_1_5_a_tool_secret_carries_both_labels_and_the_digest() {
         insta::assert_yaml_snapshot!(tool_config(&repo(), "tool-config-main-bbbbbb", "demo", "[storage]\n", "d1"));
     }
 
     #[test]
-    fn a_csi_secret_lies_in_the_manager_namespace() {
+    fn behaviour_1_5_a_csi_secret_lies_in_the_manager_namespace() {
         let data = [("accessKeyID".to_owned(), "AK".to_owned())].into();
         insta::assert_yaml_snapshot!(csi_secret(&repo(), "secret-main-bbbbbb", "kb", &data, "d1"));
     }

@@ -126,6 +126,44 @@ pub(super) fn not_given(provider: &StorageProviderSpec, parameters: &BTreeMap<St
     names.filter(|name| parameters.get(*name).is_none_or(String::is_empty)).map(str::to_owned).collect()
 }
 
+/// What a person should know about the parameters that were given: the provider's schema does not expect them so. Only
+/// words in a condition, for the contract takes every parameter, and the templates decide what to do with it. Values are
+/// not told, they may be secrets.
+pub(super) fn remarks(provider: &StorageProviderSpec, parameters: &BTreeMap<String, String>) -> String {
+    let schema = provider.parameters_schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
+    let properties = schema.and_then(|schema| schema.get("properties")?.as_object());
+    let mut remarks = Vec::new();
+    let mut remark = |what: &str, names: Vec<String>| {
+        if !names.is_empty() {
+            remarks.push(format!("{what}: {}", names.join(", ")));
+        }
+    };
+    remark("required by the provider and not given", not_given(provider, parameters));
+    let Some(properties) = properties else { return remarks.join("; ") };
+    let known = |name: &&String| properties.contains_key(*name);
+    remark("not known to the provider", parameters.keys().filter(|name| !known(name)).cloned().collect());
+    let odd = |(name, value): (&String, &String)| {
+        let property = properties.get(name).filter(|_| !value.is_empty())?;
+        let chosen = property.get("enum").and_then(Value::as_array);
+        if let Some(choices) = chosen.filter(|choices| !choices.iter().any(|choice| choice.as_str() == Some(value))) {
+            let choices: Vec<_> = choices
+                .iter()
+                .map(|choice| choice.as_str().map_or_else(|| choice.to_string(), str::to_owned))
+                .collect();
+            return (!choices.contains(value)).then(|| format!("{name} (one of {})", choices.join(", ")));
+        }
+        let fits = match property.get("type").and_then(Value::as_str)? {
+            "boolean" => matches!(value.as_str(), "true" | "false"),
+            "integer" => value.parse::<i64>().is_ok(),
+            "number" => value.parse::<f64>().is_ok(),
+            _ => true,
+        };
+        (!fits).then(|| format!("{name} ({})", property["type"].as_str().unwrap_or_default()))
+    };
+    remark("not of the kind that the provider expects", parameters.iter().filter_map(odd).collect());
+    remarks.join("; ")
+}
+
 /// MD5 of parameters and templates in the contract's order, as lower-case hex: it tells a change, it protects nothing.
 pub(super) fn digest(provider: &StorageProviderSpec, parameters: &BTreeMap<String, String>) -> String {
     let mut hash = Md5::new();
@@ -284,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_must_offer_the_access_method() {
+    fn behaviour_1_3_a_provider_must_offer_the_access_method() {
         let (tool, mount) = (spec(&json!({})), spec(&json!({ "accessMethod": "Mount" })));
         assert_eq!(reason_of(&tool, None), Some(BackupRepoReason::StorageProviderNotFound));
         let only_tool = sort(&json!({ "datasafedConfigTemplate": "[storage]" }));
@@ -295,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_needs_the_csi_driver_and_the_tool_does_not() {
+    fn behaviour_1_3_a_mount_needs_the_csi_driver_and_the_tool_does_not() {
         let mut both =
             sort(&json!({ "datasafedConfigTemplate": "[storage]", "storageClassTemplate": "provisioner: x" }));
         let mount = spec(&json!({ "accessMethod": "Mount" }));
@@ -315,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn later_sources_of_parameters_win() {
+    fn behaviour_1_4_later_sources_of_parameters_win() {
         let schema = json!({ "properties": { "a": { "default": "1" }, "b": { "default": 512 }, "c": { "default": false },
             "d": { "type": "string" } }, "required": ["a", "d"] });
         let offered = sort(&json!({ "parametersSchema": { "openAPIV3Schema": schema } })).spec;
@@ -335,7 +373,7 @@ mod tests {
 
     /// `printf 'bucket=b;region=r;SCPVCCSITOOL' | md5sum`
     #[test]
-    fn the_digest_is_that_of_the_contract() {
+    fn behaviour_1_6_digest() {
         let offered = sort(&json!({ "storageClassTemplate": "SC", "persistentVolumeClaimTemplate": "PVC",
             "csiDriverSecretTemplate": "CSI", "datasafedConfigTemplate": "TOOL" }))
         .spec;
@@ -373,10 +411,80 @@ mod tests {
         assert!(!finding.message.contains("hunter2"), "{finding}");
     }
 
+    #[test]
+    fn parameters_that_the_schema_does_not_expect_are_told_and_taken() {
+        let schema = json!({ "properties": { "bucket": { "type": "string" }, "insecure": { "type": "boolean" },
+            "port": { "type": "integer" }, "mode": { "enum": ["A", "B"] } }, "required": ["bucket"] });
+        let offered = sort(&json!({ "parametersSchema": { "openAPIV3Schema": schema },
+            "datasafedConfigTemplate": "x={{ .Parameters.buckt }}" }))
+        .spec;
+        let config = json!({ "buckt": "hunter2", "insecure": "perhaps", "port": "x", "mode": "C" });
+        let wanted = spec(&json!({ "config": config }));
+        let all = parameters(&wanted, &offered, None).unwrap();
+        assert_eq!(
+            remarks(&offered, &all),
+            "required by the provider and not given: bucket; not known to the provider: buckt; \
+             not of the kind that the provider expects: insecure (boolean), mode (one of A, B), port (integer)"
+        );
+        let made = rendered(&wanted, &BackupRepoStatus::default(), &offered, &all).unwrap();
+        assert_eq!(made.tool_config.as_deref(), Some("x=hunter2"));
+        assert_eq!(remarks(&sort(&json!({})).spec, &all), "", "without a schema everything is welcome");
+    }
+
+    /// What the reference renders must render here: providers as other people write them.
+    #[rstest]
+    #[case::nothing_given(json!({}))]
+    #[case::all_given(json!({ "endpoint": "https://s3.example:9000", "prefix": "/deep/down/", "insecure": "true", "region": "cn-1",
+        "options": "a=1,b=2", "accessKeyId": "AK" }))]
+    fn behaviour_1_4_templates_of_others(#[case] config: Value) {
+        let offered = sort(&json!({
+            "parametersSchema": { "openAPIV3Schema": { "properties": { "tries": { "default": 3 }, "deep": { "default": { "a": 1 } } } } },
+            "datasafedConfigTemplate": r#"
+{{- define "line" }}{{ if .value }}{{ printf "%s = %v\n" .key .value }}{{ end }}{{ end -}}
+[storage]
+type = s3
+{{ template "line" (dict "key" "region" "value" .Parameters.region) -}}
+{{- $endpoint := .Parameters.endpoint }}
+{{- with $endpoint }}
+{{- $url := urlParse . }}
+endpoint = {{ $url.scheme | default "https" }}://{{ $url.host }}
+{{- end }}
+{{- range $option := splitList "," (default "" .Parameters.options) }}
+{{- $pair := splitList "=" $option }}
+{{- if eq (len $pair) 2 }}
+{{ index $pair 0 }} = {{ index $pair 1 | quote }}
+{{- end }}
+{{- end }}
+root = {{ printf "%s/%s" (coalesce .Parameters.bucket "backups") (.Parameters.prefix | default "" | trimAll "/") | trimSuffix "/" }}
+no_check_certificate = {{ ternary "true" "false" (eq "true" (toString .Parameters.insecure)) }}
+tries = {{ int .Parameters.tries }}
+missing = [{{ .Parameters.no_such_thing }}{{ printf "%s" .Parameters.no_such_thing }}]
+class = {{ .GeneratedStorageClassName }} {{ .CSIDriverSecretRef.Name }}"#,
+            "csiDriverSecretTemplate": "{{ if .Parameters.accessKeyId }}key: {{ .Parameters.accessKeyId | b64enc | quote }}{{ else }}{}{{ end }}",
+            "storageClassTemplate": "provisioner: x\nparameters:\n{{- range $k, $v := .Parameters }}\n  {{ $k }}: {{ $v | toJson }}\n{{- end }}",
+            "persistentVolumeClaimTemplate": "spec:\n  storageClassName: {{ .GeneratedStorageClassName }}\n  {{- if not .Parameters.size }}\n  resources: {requests: {storage: 1Gi}}\n  {{- end }}",
+        }))
+        .spec;
+        let wanted = spec(&json!({ "config": config, "accessMethod": "Mount" }));
+        let status: BackupRepoStatus = serde_json::from_value(json!({ "generatedStorageClassName": "sc-r",
+            "generatedCSIDriverSecret": { "name": "secret-r", "namespace": "kb" } }))
+        .unwrap();
+        let made = rendered(&wanted, &status, &offered, &parameters(&wanted, &offered, None).unwrap()).unwrap();
+        let mut out = made.tool_config.unwrap();
+        let (secret, class) = made.storage.unwrap();
+        writeln!(out, "\n--- {}", serde_json::to_string(&secret).unwrap()).unwrap();
+        writeln!(out, "--- {}", serde_json::to_string(&class).unwrap()).unwrap();
+        writeln!(out, "--- {}", serde_json::to_string(&made.claim.unwrap()).unwrap()).unwrap();
+        assert!(!out.contains("no value") && !out.contains("<nil>"), "{out}");
+        insta::assert_snapshot!(format!("others_{}", if config == json!({}) { "few" } else { "many" }), out);
+    }
+
     /// Every template that we ship, with as few and with as many parameters as it takes. The same text comes from Go's
     /// text/template with Sprig.
     #[rstest]
-    fn shipped_providers_render(#[files("../../deploy/providers/*.yaml")] file: std::path::PathBuf) {
+    fn behaviour_2_2_and_2_3_shipped_providers_render(
+        #[files("../../deploy/providers/*.yaml")] file: std::path::PathBuf,
+    ) {
         let shipped: StorageProvider = serde_norway::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
         let schema = shipped.spec.parameters_schema.as_ref().unwrap();
         let declared = schema.open_api_v3_schema.as_ref().unwrap();

@@ -160,7 +160,8 @@ async fn pass(
     }
 
     let rendered = decide::rendered(&repo.spec, &draft.status, provider, &parameters)?;
-    draft.holds(BackupRepoCondition::ParametersChecked, BackupRepoReason::ParametersChecked, "");
+    let remarks = decide::remarks(provider, &parameters);
+    draft.holds(BackupRepoCondition::ParametersChecked, BackupRepoReason::ParametersChecked, &remarks);
     let digest = decide::digest(provider, &parameters);
     let class = BackupRepoCondition::StorageClassCreated;
     let (csi_secret, storage_class) = rendered.storage?;

@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_made_once() {
+    fn behaviour_1_5_names_are_made_once() {
         let mut status = BackupRepoStatus::default();
         assign(&mut status, "main", &provider(), "kb", || 0);
         assert_eq!(status.tool_config_secret_name.as_deref(), Some("tool-config-main-bbbbbb"));
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_leaves_room_for_the_random_part() {
+    fn behaviour_1_5_a_long_name_leaves_room_for_the_random_part() {
         let mut status = BackupRepoStatus::default();
         assign(&mut status, &"r".repeat(80), &StorageProviderSpec::default(), "kb", || 26);
         let name = status.backup_pvc_name.unwrap();

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_is_started_once_and_settled_once() {
+    fn behaviour_1_7_a_check_is_started_once_and_settled_once() {
         assert_eq!(step(&[], WANTED, None, &[]), Step::Start);
         assert_eq!(step(&unknown(), WANTED, Some(&current(&json!({}))), &[]), Step::Running(None));
         for (status, reason) in [
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_for_other_parameters_is_cleared() {
+    fn behaviour_1_7_a_check_for_other_parameters_is_cleared() {
         let old = check(&json!({ annotations::BACKUP_REPO_DIGEST: "d0" }), &failed());
         assert_eq!(step(&unknown(), WANTED, Some(&old), &[]), Step::Clear);
     }
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_names_what_was_not_given_and_quotes_warnings() {
+    fn behaviour_1_7_a_failure_names_what_was_not_given_and_quotes_warnings() {
         let event: Event =
             serde_json::from_value(json!({ "metadata": {}, "type": "Warning", "reason": "ProvisioningFailed",
             "message": "no such class", "involvedObject": { "kind": "PersistentVolumeClaim" } }))
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn the_job() {
+    fn behaviour_1_7_job() {
         let repo: BackupRepo = serde_json::from_value(json!({ "metadata": {"name": "main", "uid": "12345678-9"},
             "spec": { "storageProviderRef": "s3", "accessMethod": "Tool", "pvReclaimPolicy": "Retain", "pathPrefix": "prod/eu1/" } }))
         .unwrap();

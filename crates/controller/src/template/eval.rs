@@ -6,19 +6,27 @@ use serde_json::{Value, json};
 
 use super::TemplateError;
 use super::funcs;
-use super::parse::{Node, Operand, Pipe};
+use super::parse::{Defined, Node, Operand, Pipe};
 
 /// Rendered text is a few lines; beyond this something runs away.
 pub(super) const LIMIT: usize = 1 << 20;
 
-pub(super) fn eval(nodes: &[Node], data: &Value) -> Result<String, TemplateError> {
-    let mut run = Run { out: String::new(), root: data, variables: Vec::new() };
+/// Templates that call one another go a few levels deep; beyond this one calls itself.
+const DEPTH: usize = 32;
+/// All calls of one rendering.
+const CALLS: usize = 10_000;
+
+pub(super) fn eval(nodes: &[Node], defined: &Defined, data: &Value) -> Result<String, TemplateError> {
+    let mut run = Run { out: String::new(), defined, depth: 0, calls: 0, root: data, variables: Vec::new() };
     run.nodes(nodes, data)?;
     Ok(run.out)
 }
 
 struct Run<'a> {
     out: String,
+    defined: &'a Defined,
+    depth: usize,
+    calls: usize,
     root: &'a Value,
     /// Innermost last.
     variables: Vec<(String, Value)>,
@@ -84,10 +92,36 @@ impl Run<'_> {
                 return Ok(flow);
             }
             Node::Range { pipe, body, otherwise } => return self.range(pipe, body, otherwise, dot),
+            Node::Template { line, name, pipe } => self.template(*line, name, pipe.as_ref(), dot)?,
             Node::Break => return Ok(Flow::Break),
             Node::Continue => return Ok(Flow::Continue),
         }
         Ok(Flow::On)
+    }
+
+    /// A named template, whose `$` is what it is given and which sees no variable of its caller.
+    fn template(&mut self, line: usize, name: &str, pipe: Option<&Pipe>, dot: &Value) -> Result<(), TemplateError> {
+        let fail = |what: String| TemplateError { line, what };
+        let defined = self.defined;
+        let body = defined.get(name).ok_or_else(|| fail(format!("there is no template {name}")))?;
+        if self.depth == DEPTH {
+            return Err(fail(format!("template {name} calls itself without an end")));
+        }
+        if self.calls == CALLS {
+            return Err(fail("too many calls of templates".into()));
+        }
+        let given = pipe.map(|pipe| self.pipe(pipe, dot)).transpose()?.unwrap_or_default();
+        let mut inner = Run {
+            out: std::mem::take(&mut self.out),
+            defined,
+            depth: self.depth + 1,
+            calls: self.calls + 1,
+            root: &given,
+            variables: Vec::new(),
+        };
+        let flow = inner.nodes(body, &given);
+        (self.out, self.calls) = (inner.out, inner.calls);
+        flow.map(drop)
     }
 
     fn range(&mut self, pipe: &Pipe, body: &[Node], otherwise: &[Node], dot: &Value) -> Result<Flow, TemplateError> {
@@ -97,6 +131,9 @@ impl Run<'_> {
                 let mut items: Vec<_> = map.into_iter().collect();
                 items.sort_by(|(one, _), (two, _)| one.cmp(two));
                 items.into_iter().map(|(key, item)| (json!(key), item)).collect()
+            }
+            Value::Number(count) if count.as_u64().is_some_and(|count| count <= LIMIT as u64 / 16) => {
+                (0..count.as_u64().unwrap_or(0)).map(|at| (json!(at), json!(at))).collect()
             }
             Value::Null => Vec::new(),
             Value::String(text) if text.is_empty() => Vec::new(),
@@ -192,7 +229,16 @@ impl Run<'_> {
             arguments.push(self.operand(line, operand, dot)?);
         }
         arguments.extend(piped);
-        funcs::call(name, &arguments).map_err(fail)
+        let result = funcs::call(name, &arguments).map_err(fail)?;
+        // These change their first map in place, which is what templates call them for.
+        if let ("set" | "unset" | "merge" | "mergeOverwrite", Some(Operand::Variable(variable, path))) =
+            (name.as_str(), others.first())
+            && path.is_empty()
+            && let Some((_, value)) = self.variables.iter_mut().rev().find(|(known, _)| known == variable)
+        {
+            *value = result.clone();
+        }
+        Ok(result)
     }
 
     fn operand(&mut self, line: usize, operand: &Operand, dot: &Value) -> Result<Value, TemplateError> {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::eval::{LIMIT, compare};
 use super::numbers::{float, int};
+use super::sprig;
 
 /// How Go prints a value, except that nothing is printed for nothing.
 pub(super) fn text(value: &Value) -> String {
@@ -19,6 +20,8 @@ pub(super) fn text(value: &Value) -> String {
             items.sort();
             format!("map[{}]", items.join(" "))
         }
+        // Go writes whole floats without a point.
+        Value::Number(number) if number.is_f64() => float(value).to_string(),
         other => other.to_string(),
     }
 }
@@ -35,7 +38,7 @@ pub(super) fn is_true(value: &Value) -> bool {
     }
 }
 
-type Outcome = Result<Value, String>;
+pub(super) type Outcome = Result<Value, String>;
 
 pub(super) fn call(name: &str, args: &[Value]) -> Outcome {
     let want = |count: usize| {
@@ -115,7 +118,7 @@ pub(super) fn call(name: &str, args: &[Value]) -> Outcome {
                 .into()
         }),
         "join" => want(2).map(|()| json!(list(&args[1]).iter().map(text).collect::<Vec<_>>().join(&arg(0)))),
-        "list" => Ok(json!(args)),
+        "list" | "tuple" => Ok(json!(args)),
         "first" => want(1).map(|()| list(&args[0]).first().cloned().unwrap_or_default()),
         "last" => want(1).map(|()| list(&args[0]).last().cloned().unwrap_or_default()),
         "rest" => want(1).map(|()| json!(list(&args[0]).get(1..).unwrap_or_default())),
@@ -156,7 +159,7 @@ pub(super) fn call(name: &str, args: &[Value]) -> Outcome {
         "hasKey" => want(2).map(|()| json!(args[0].get(arg(1)).is_some())),
         "keys" => Ok(json!(args.iter().filter_map(Value::as_object).flat_map(Map::keys).collect::<Vec<_>>())),
         "values" => Ok(json!(args.iter().filter_map(Value::as_object).flat_map(Map::values).collect::<Vec<_>>())),
-        "toJson" | "mustToJson" => want(1).map(|()| json!(for_html(&args[0].to_string()))),
+        "toJson" => want(1).map(|()| json!(for_html(&args[0].to_string()))),
         "toPrettyJson" => want(1).map(|()| json!(for_html(&format!("{:#}", args[0])))),
         "fromJson" => {
             want(1).and_then(|()| serde_json::from_str(&arg(0)).map_err(|error| format!("fromJson: {error}")))
@@ -172,7 +175,7 @@ pub(super) fn call(name: &str, args: &[Value]) -> Outcome {
         "mod" => want(2).and_then(|()| fold(name, args, i64::checked_rem)),
         "max" => fold(name, args, |one, two| Some(one.max(two))),
         "min" => fold(name, args, |one, two| Some(one.min(two))),
-        _ => Err(format!("there is no function {name}")),
+        _ => sprig::call(name, args),
     }
 }
 
@@ -210,7 +213,7 @@ fn length(value: &Value) -> Outcome {
 }
 
 /// Sprig's lists may be nothing.
-fn list(value: &Value) -> Vec<Value> {
+pub(super) fn list(value: &Value) -> Vec<Value> {
     match value {
         Value::Array(items) => items.clone(),
         Value::Null => Vec::new(),
@@ -349,7 +352,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Go's JSON is safe to stand in HTML; the digest of a rendered text must not depend on who rendered it.
-fn for_html(json: &str) -> String {
+pub(super) fn for_html(json: &str) -> String {
     json.replace('<', "\\u003c")
         .replace('>', "\\u003e")
         .replace('&', "\\u0026")

@@ -2,13 +2,14 @@
 //!
 //! What differs on purpose: a key that is missing reads as an empty value everywhere, never as `<no value>`; functions
 //! that look outside (environment, time, network, random numbers) do not exist, for a template has to give the same text
-//! each time; `define`, `template` and `block` are refused, for a provider's template stands alone.
+//! each time.
 
 mod eval;
 mod funcs;
 mod lex;
 mod numbers;
 mod parse;
+mod sprig;
 
 use serde_json::Value;
 
@@ -27,8 +28,8 @@ pub struct TemplateError {
 /// # Errors
 /// The first thing in the template that cannot be understood or carried out.
 pub fn render(text: &str, data: &Value) -> Result<String, TemplateError> {
-    let nodes = parse::parse(lex::lex(text)?)?;
-    eval::eval(&nodes, data)
+    let (nodes, defined) = parse::parse(lex::lex(text)?)?;
+    eval::eval(&nodes, &defined, data)
 }
 
 #[cfg(test)]
@@ -109,6 +110,50 @@ mod tests {
     #[case::coalesce(r#"{{ coalesce .none .empty "z" }}"#, "z")]
     #[case::dict(r#"{{ $d := dict "a" 1 }}{{ get $d "a" }}{{ hasKey $d "b" }}"#, "1false")]
     #[case::nil("{{ if eq .none nil }}y{{ end }}", "y")]
+    #[case::define_and_template(
+        "{{ define `pair` }}{{ .k }}={{ $.k }}{{ end }}[{{ template `pair` .m }}]{{ template `pair` }}",
+        "[v=v]="
+    )]
+    #[case::define_after_use("{{ template `late` . }}{{ define `late` }}{{ .a }}{{ end }}", "1")]
+    #[case::block("<{{ block `b` .m }}{{ .k }}{{ end }}>", "<v>")]
+    #[case::template_has_its_own_variables(
+        "{{ $x := 1 }}{{ define `t` }}{{ $x := 2 }}{{ $x }}{{ end }}{{ template `t` }}{{ $x }}",
+        "21"
+    )]
+    #[case::else_with("{{ with .empty }}1{{ else with .m }}{{ .k }}{{ else }}3{{ end }}", "v")]
+    #[case::range_over_a_number("{{ range $i := 3 }}{{ $i }}{{ end }}", "012")]
+    #[case::regex(r#"{{ regexMatch "^cn-" "cn-1" }}{{ regexReplaceAll "a(x*)b" "-ab-axxb-" "${1}W" }}"#, "true-W-xxW-")]
+    #[case::regex_find(
+        r#"{{ regexFind "[0-9]+" "a12b3" }}{{ regexFindAll "[0-9]" "a12b3" -1 | join "," }}"#,
+        "121,2,3"
+    )]
+    #[case::regex_split(r#"{{ regexSplit "z+" "pizza" -1 | join "|" }}"#, "pi|a")]
+    #[case::splitn(r#"{{ (splitn "$" 2 "foo$bar$baz")._1 }}"#, "bar$baz")]
+    #[case::url(r#"{{ $u := urlParse "https://me:pw@s3.example:9000/b?x=1" }}{{ $u.scheme }} {{ $u.host }} {{ $u.hostname }} {{ $u.path }} {{ $u.query }}"#, "https s3.example:9000 s3.example /b x=1")]
+    #[case::kinds(r#"{{ kindOf .m }} {{ kindIs "string" .empty }} {{ kindOf 1.5 }}"#, "map true float64")]
+    #[case::digest(r#"{{ sha256sum "a" | trunc 8 }}"#, "ca978112")]
+    #[case::cases(
+        r#"{{ camelcase "http_server" }} {{ kebabcase "HttpServer" }} {{ snakecase "first-name" }}"#,
+        "HttpServer http-server first_name"
+    )]
+    #[case::must(r#"{{ mustToJson .m }}{{ mustRegexMatch "v" "v" }}"#, r#"{"k":"v"}true"#)]
+    #[case::list_parts(
+        r#"{{ slice .l 1 }}{{ until 3 }}{{ untilStep 3 6 2 }}{{ chunk 1 .l }}"#,
+        "[y][0 1 2][3 5][[x] [y]]"
+    )]
+    #[case::map_parts(
+        r#"{{ pick .big "a" }}{{ omit .big "a" }}{{ set .m "z" 1 }}{{ dig "x" "y" "none" .m }}{{ pluck "k" .m | first }}"#,
+        "map[a:2]map[b:1]map[k:v z:1]nonev"
+    )]
+    #[case::set_changes_the_variable(
+        r#"{{ $d := dict }}{{ $_ := set $d "a" 1 }}{{ $_ = unset $d "b" }}{{ $d }}"#,
+        "map[a:1]"
+    )]
+    #[case::merge(
+        r#"{{ merge (dict "a" 1) (dict "a" 2 "b" 3) }}{{ mergeOverwrite (dict "a" 1) (dict "a" 2) }}"#,
+        "map[a:1 b:3]map[a:2]"
+    )]
+    #[case::rounding("{{ ceil 1.2 }} {{ floor 1.8 }} {{ round 3.14159 2 }}", "2 1 3.14")]
     #[case::minus_is_a_number_not_a_trim("{{ -1 }}", "-1")]
     fn renders_as_go_does(#[case] template: &str, #[case] wanted: &str) {
         let data = json!({
@@ -125,7 +170,14 @@ mod tests {
     #[case::not_closed("{{ .a", 1, "{{ is not closed")]
     #[case::unknown_variable("{{ $x }}", 1, "there is no variable $x")]
     #[case::fail("{{ fail `region is required` }}", 1, "region is required")]
-    #[case::nested_templates("{{ template `x` }}", 1, "template is not supported")]
+    #[case::no_such_template("{{ template `x` }}", 1, "there is no template x")]
+    #[case::a_template_in_itself(
+        "{{ define `x` }}{{ template `x` . }}{{ end }}\n{{ template `x` . }}",
+        1,
+        "calls itself"
+    )]
+    #[case::a_name_that_is_no_text("{{ template 1 }}", 1, "wants a name")]
+    #[case::define_inside("{{ if true }}{{ define `x` }}{{ end }}{{ end }}", 1, "not inside")]
     #[case::too_few("{{ trimPrefix `x` }}", 1, "trimPrefix wants 2 arguments")]
     fn errors_name_the_line(#[case] template: &str, #[case] line: usize, #[case] what: &str) {
         let error = render(template, &json!({})).unwrap_err();
@@ -140,5 +192,21 @@ mod tests {
         assert!(render(r#"{{ printf "%999999999s" `x` }}"#, &json!({})).is_err());
         assert!(render(&format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000)), &json!({})).is_err());
         assert!(render(&"{{ if true }}".repeat(5000), &json!({})).is_err());
+        let doubling: String = (0..31)
+            .map(|at| {
+                format!(
+                    "{{{{ define `t{at}` }}}}{{{{ template `t{}` }}}}{{{{ template `t{}` }}}}{{{{ end }}}}",
+                    at + 1,
+                    at + 1
+                )
+            })
+            .collect();
+        let error =
+            render(&format!("{doubling}{{{{ define `t31` }}}}{{{{ end }}}}{{{{ template `t0` }}}}"), &json!({}))
+                .unwrap_err();
+        assert!(error.what.contains("too many"), "{error}");
+        assert!(render("{{ until 999999999 }}", &json!({})).is_err());
+        assert!(render("{{ untilStep 9223372036854775807 -9223372036854775807 -1 }}", &json!({})).is_err());
+        assert!(render("{{ range $i := 999999999 }}x{{ end }}", &json!({})).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! From parts to a tree.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::TemplateError;
@@ -10,12 +12,32 @@ use super::numbers;
 pub(super) enum Node {
     Text(String),
     Pipe(Pipe),
-    If { arms: Vec<(Pipe, Vec<Node>)>, otherwise: Vec<Node> },
-    With { pipe: Pipe, body: Vec<Node>, otherwise: Vec<Node> },
-    Range { pipe: Pipe, body: Vec<Node>, otherwise: Vec<Node> },
+    If {
+        arms: Vec<(Pipe, Vec<Node>)>,
+        otherwise: Vec<Node>,
+    },
+    With {
+        pipe: Pipe,
+        body: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    Range {
+        pipe: Pipe,
+        body: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    /// `template "name" pipe`.
+    Template {
+        line: usize,
+        name: String,
+        pipe: Option<Pipe>,
+    },
     Break,
     Continue,
 }
+
+/// Templates by name, of `define` and `block`.
+pub(super) type Defined = BTreeMap<String, Vec<Node>>;
 
 /// Commands of which each hands its value to the next; the last value is the pipe's, and that of its variables.
 #[derive(Debug)]
@@ -43,11 +65,11 @@ pub(super) enum Operand {
 /// Templates nest a handful of levels; a deeper one is a mistake or an attack on the stack.
 const DEPTH: usize = 64;
 
-pub(super) fn parse(parts: Vec<Part>) -> Result<Vec<Node>, TemplateError> {
-    let mut parser = Parser { parts: parts.into_iter(), depth: 0 };
+pub(super) fn parse(parts: Vec<Part>) -> Result<(Vec<Node>, Defined), TemplateError> {
+    let mut parser = Parser { parts: parts.into_iter(), depth: 0, defined: Defined::new() };
     let (nodes, end) = parser.nodes()?;
     match end {
-        None => Ok(nodes),
+        None => Ok((nodes, parser.defined)),
         Some(End { line, word, .. }) => Err(TemplateError { line, what: format!("{word} without a beginning") }),
     }
 }
@@ -55,6 +77,7 @@ pub(super) fn parse(parts: Vec<Part>) -> Result<Vec<Node>, TemplateError> {
 struct Parser {
     parts: std::vec::IntoIter<Part>,
     depth: usize,
+    defined: Defined,
 }
 
 /// `end` or `else …`, which closes a list of nodes.
@@ -84,18 +107,33 @@ impl Parser {
             match keyword.as_str() {
                 "end" | "else" => return Ok((nodes, Some(End { line, rest: rest(), word: keyword }))),
                 "if" => nodes.push(self.branch(line, rest())?),
-                "with" | "range" => {
+                "with" => nodes.push(self.with(line, &rest())?),
+                "range" => {
                     let pipe = pipe(line, &rest()).map_err(at)?;
-                    let (body, otherwise) = self.body(line, &keyword)?;
-                    nodes.push(if keyword == "with" {
-                        Node::With { pipe, body, otherwise }
-                    } else {
-                        Node::Range { pipe, body, otherwise }
-                    });
+                    let (body, end) = self.deeper(line, &keyword)?;
+                    let otherwise = self.otherwise(line, &keyword, &end)?;
+                    nodes.push(Node::Range { pipe, body, otherwise });
+                }
+                "define" if self.depth > 0 => {
+                    return Err(at("define stands at the top, not inside of something".into()));
+                }
+                "define" => {
+                    let (name, rest) = named(&keyword, &tokens).map_err(at)?;
+                    if !rest.is_empty() {
+                        return Err(at("define wants a name and nothing else".into()));
+                    }
+                    self.define(line, &keyword, name)?;
+                }
+                "template" | "block" => {
+                    let (name, rest) = named(&keyword, &tokens).map_err(at)?;
+                    let pipe = if rest.is_empty() { None } else { Some(pipe(line, rest).map_err(at)?) };
+                    nodes.push(Node::Template { line, name: name.clone(), pipe });
+                    if keyword == "block" {
+                        self.define(line, &keyword, name)?;
+                    }
                 }
                 "break" => nodes.push(Node::Break),
                 "continue" => nodes.push(Node::Continue),
-                "define" | "template" | "block" => return Err(at(format!("{keyword} is not supported here"))),
                 _ => nodes.push(Node::Pipe(pipe(line, &tokens).map_err(at)?)),
             }
         }
@@ -135,13 +173,41 @@ impl Parser {
         }
     }
 
-    fn body(&mut self, line: usize, keyword: &str) -> Result<(Vec<Node>, Vec<Node>), TemplateError> {
-        let (body, end) = self.deeper(line, keyword)?;
+    /// `with`, whose `else` may be another one.
+    fn with(&mut self, line: usize, tokens: &[Token]) -> Result<Node, TemplateError> {
+        let pipe = pipe(line, tokens).map_err(|what| TemplateError { line, what })?;
+        let (body, end) = self.deeper(line, "with")?;
+        let otherwise = match end.rest.first() {
+            Some(Token::Word(word)) if end.word == "else" && word == "with" => {
+                self.depth += 1;
+                if self.depth > DEPTH {
+                    return Err(TemplateError { line, what: "with is nested too deeply".into() });
+                }
+                let next = self.with(end.line, &end.rest[1..])?;
+                self.depth -= 1;
+                vec![next]
+            }
+            _ => self.otherwise(line, "with", &end)?,
+        };
+        Ok(Node::With { pipe, body, otherwise })
+    }
+
+    /// What follows the body that `end` has closed.
+    fn otherwise(&mut self, line: usize, keyword: &str, end: &End) -> Result<Vec<Node>, TemplateError> {
         match (end.word.as_str(), end.rest.is_empty()) {
-            ("end", true) => Ok((body, Vec::new())),
-            ("else", true) => Ok((body, self.last(line, keyword)?)),
+            ("end", true) => Ok(Vec::new()),
+            ("else", true) => self.last(line, keyword),
             _ => Err(TemplateError { line: end.line, what: format!("unexpected words after {}", end.word) }),
         }
+    }
+
+    fn define(&mut self, line: usize, keyword: &str, name: String) -> Result<(), TemplateError> {
+        let (body, end) = self.deeper(line, keyword)?;
+        if end.word != "end" || !end.rest.is_empty() {
+            return Err(TemplateError { line: end.line, what: format!("only end can follow {keyword}") });
+        }
+        self.defined.insert(name, body);
+        Ok(())
     }
 
     fn last(&mut self, line: usize, keyword: &str) -> Result<Vec<Node>, TemplateError> {
@@ -151,6 +217,14 @@ impl Parser {
         } else {
             Err(TemplateError { line: end.line, what: "only end can follow else".into() })
         }
+    }
+}
+
+/// The name after `keyword`, and what comes after the name.
+fn named<'a>(keyword: &str, tokens: &'a [Token]) -> Result<(String, &'a [Token]), String> {
+    match tokens.get(1) {
+        Some(Token::Text(name)) => Ok((name.clone(), &tokens[2..])),
+        _ => Err(format!("{keyword} wants a name in quotes")),
     }
 }
 
