@@ -55,7 +55,8 @@ impl Watches {
             repos: Shared::new(Api::all(client.clone()), all(), |_| ()),
             action_sets: Shared::new(Api::all(client.clone()), all(), |_| ()),
             policies: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
-            backups: Shared::new(Api::all(client.clone()), all(), slim_down).within(scope),
+            // Small pages: an object is stripped once its page is read, until then each weighs tens of KiB.
+            backups: Shared::new(Api::all(client.clone()), all().page_size(PAGE), slim_down).within(scope),
             restores: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
             schedules: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
             cron_jobs: Shared::new(Api::all(client.clone()), ours(), |cron_job: &mut CronJob| {
@@ -160,11 +161,31 @@ pub async fn run(client: Client, scope: &Scope, make_context: impl FnOnce(Stores
         restores(&ctx, &mut watches).boxed(),
         populator(&ctx, &mut watches).boxed(),
     ];
+    let work = async {
+        // A provider that is only not listed yet would look like one that is gone, and fail its repositories.
+        tokio::select! {
+            () = listed(&ctx.stores) => drop(futures::future::join_all(controllers).await),
+            () = ctx.stop.cancelled() => {}
+        }
+    };
     // The watches end with the last controller, not before: a reconcile that is being finished may read a store.
     tokio::select! {
-        _ = futures::future::join_all(controllers) => {}
+        () = work => {}
         _ = futures::future::join_all(watches.run()) => {}
     }
+}
+
+/// Waits until what reconciles look up without asking the API server is known. An error means that the watch has ended, and
+/// with it the process.
+async fn listed(stores: &Stores) {
+    let Stores { providers, repos, action_sets, policies, csi_drivers, .. } = stores;
+    drop(futures::join!(
+        providers.wait_until_ready(),
+        repos.wait_until_ready(),
+        action_sets.wait_until_ready(),
+        policies.wait_until_ready(),
+        csi_drivers.wait_until_ready(),
+    ));
 }
 
 /// StorageProvider: wakes on the CSI driver that it names.
@@ -353,6 +374,9 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// Backups per page of the first list.
+const PAGE: u32 = 100;
+
 /// Longest annotation value that a store keeps, in bytes.
 const LONG: usize = 1024;
 
@@ -361,6 +385,9 @@ const LONG: usize = 1024;
 fn hollow_out<K: Resource>(object: &mut K) {
     object.annotations_mut().values_mut().filter(|value| value.len() > LONG).for_each(|value| *value = String::new());
 }
+
+/// Annotations of these are read by somebody here.
+const OUR_DOMAINS: [&str; 2] = ["kbbackup.io/", "kubeblocks.io/"];
 
 /// A backup that is over is kept for its dates, its place and its relations: how it was made is read from the object
 /// itself when somebody restores or deletes it. Of 10,000 backups all but a handful are over.
@@ -379,6 +406,9 @@ fn slim_down(guarded: &mut Guarded<Backup>) {
         status.volume_snapshots = Vec::new();
         status.extras = Vec::new();
         backup.spec.parameters = Vec::new();
+        // Notes of other people: nobody here looks at them.
+        let is_known = |key: &str| OUR_DOMAINS.iter().any(|domain| key.contains(domain));
+        backup.annotations_mut().retain(|key, _| is_known(key));
     }
 }
 
@@ -399,14 +429,19 @@ mod tests {
     #[test]
     fn only_a_backup_that_is_over_loses_how_it_was_made() {
         let slimmed = |phase: &str, deleted: Option<&str>| {
-            let metadata = serde_json::json!({ "name": "b", "deletionTimestamp": deleted });
+            let notes = serde_json::json!({ "example.com/a": "b", "kbbackup.io/seal": "s",
+                "dataprotection.kubeblocks.io/skip-reconciliation": "true" });
+            let metadata = serde_json::json!({ "name": "b", "deletionTimestamp": deleted, "annotations": notes });
             let status = serde_json::json!({ "phase": phase, "path": "/b", "backupMethod": { "name": "full" } });
             let spec = serde_json::json!({ "backupPolicyName": "p", "backupMethod": "full" });
             let backup = serde_json::json!({ "metadata": metadata, "spec": spec, "status": status });
             let mut guarded = kube::core::DeserializeGuard(Ok(serde_json::from_value(backup).unwrap()));
             slim_down(&mut guarded);
-            let status = guarded.0.unwrap().status.unwrap();
+            let backup = guarded.0.unwrap();
+            let kept = backup.annotations().len();
+            let status = backup.status.unwrap();
             assert_eq!(status.path.as_deref(), Some("/b"));
+            assert_eq!(kept, if status.backup_method.is_none() { 2 } else { 3 });
             status.backup_method.is_none()
         };
         assert!(slimmed("Completed", None));
