@@ -296,3 +296,36 @@ pub(crate) fn is_hidden(key: &str) -> bool {
 pub(crate) fn no_directory() -> Error {
     Error::new(Cause::NotFound, "directory not found")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the templates of the shipped providers give, in full, as the contract lists the keys.
+    #[test]
+    fn behaviour_2_2_every_provider_s_configuration_opens() {
+        const KEYS: &str = "env_auth = false\naccess_key_id = AK\nsecret_access_key = SK\n";
+        const CHECKS: &str = "no_check_certificate = false\nno_check_bucket = false\nchunk_size = 50Mi\n";
+        let s3 =
+            |provider: &str, rest: &str| format!("type = s3\nprovider = {provider}\n{KEYS}{rest}root = b\n{CHECKS}");
+        for text in [
+            s3("AWS", "region = eu-west-1\nendpoint =\n"),
+            s3("TencentCOS", "endpoint = cos.ap-guangzhou.myqcloud.com\n"),
+            s3("GCS", "endpoint = https://storage.googleapis.com\nregion = us\n"),
+            s3("HuaweiOBS", "region = cn-north-1\nendpoint = obs.cn-north-1.myhuaweicloud.com\n"),
+            s3("Alibaba", "endpoint = oss-cn-hangzhou.aliyuncs.com\n") + "use_already_exists = false\n",
+            s3("Minio", "region =\nendpoint = http://minio:9000\n"),
+            s3("Other", "region =\nendpoint = https://s3.example\n") + "force_path_style = true\n",
+            "type = azureblob\naccount = a\nkey = a2V5\nroot = c\nno_check_container = false\nchunk_size = 50Mi\n".to_owned(),
+            "type = azureblob\naccount = a\nkey = a2V5\nendpoint = https://a.blob.example\nroot = c\nno_check_container = true\n\
+             chunk_size = 50Mi\n"
+                .to_owned(),
+        ] {
+            let opened = Store::open(&Ini::parse(&format!("[storage]\n{text}")).unwrap());
+            assert!(opened.is_ok(), "{text}: {}", opened.err().unwrap());
+        }
+        let ftp = "[storage]\ntype = ftp\nhost = h\nport = 21\nuser = u\npass = obscured\ntls = false\n";
+        let refused = Store::open(&Ini::parse(ftp).unwrap()).err().unwrap().to_string();
+        assert!(refused.contains("\"ftp\" is not supported"), "{refused}");
+    }
+}

@@ -19,6 +19,7 @@ mod main_job;
 mod namespaces;
 mod populator;
 mod replicas;
+mod repos;
 mod schedule;
 
 use anyhow::Result;
