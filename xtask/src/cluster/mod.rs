@@ -288,3 +288,8 @@ mod tests {
         assert_eq!(without_colours("\u{1b}[32mok\u{1b}[0m -- 3 Passed"), "ok -- 3 Passed");
     }
 }
+
+/// Folder of the Kubernetes programs, built if it is not in the cache.
+pub(crate) fn programs() -> Result<std::path::PathBuf> {
+    go::KUBERNETES.dir()
+}
