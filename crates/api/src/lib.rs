@@ -1,7 +1,8 @@
 //! The custom resources of kbbackup: group `dataprotection.kubeblocks.io`, version `v1alpha1`.
 //!
 //! Names, defaults, patterns and rules are a contract shared with KubeBlocks: objects written by either side are read
-//! by the other. [`crds`] turns the types into the `CustomResourceDefinition`s that are installed in a cluster.
+//! by the other. [`crds`] turns the types into the `CustomResourceDefinition`s that are installed in a cluster. KubeBlocks'
+//! own kinds, which are only read, stand in [`apps`].
 //!
 //! Three conventions hold for all types:
 //! * A field that may be absent is an `Option` (or an empty list or map) and is not written when it is. Where the API
@@ -15,6 +16,7 @@
 // The lint takes two printer columns for one attribute written twice.
 #![allow(clippy::duplicated_attributes)]
 
+pub mod apps;
 pub mod conditions;
 pub mod events;
 mod lenient;

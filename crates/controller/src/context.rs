@@ -8,8 +8,12 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::storage::v1::CSIDriver;
-use kbbackup_api::v1alpha1::{ActionSet, Backup, BackupPolicy, BackupRepo, BackupSchedule, Restore, StorageProvider};
+use kbbackup_api::apps::{Cluster, ComponentDefinition};
+use kbbackup_api::v1alpha1::{
+    ActionSet, Backup, BackupPolicy, BackupPolicyTemplate, BackupRepo, BackupSchedule, Restore, StorageProvider,
+};
 use kube::Client;
+use kube::core::PartialObjectMeta;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
@@ -44,6 +48,11 @@ pub struct Stores {
     /// ConfigMaps labelled so: what archivers have reported.
     pub channels: Store<ConfigMap>,
     pub csi_drivers: Store<CSIDriver>,
+    pub templates: Store<Guarded<BackupPolicyTemplate>>,
+    /// Empty, and never ready, where KubeBlocks' API is not served; so are the definitions.
+    pub clusters: Store<Guarded<Cluster>>,
+    /// Their metadata only.
+    pub component_definitions: Store<PartialObjectMeta<ComponentDefinition>>,
 }
 
 /// Shared by all controllers of the process.

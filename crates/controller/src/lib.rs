@@ -8,6 +8,7 @@
 pub mod actionset;
 pub mod backup;
 pub mod cli;
+pub mod cluster;
 pub mod context;
 pub mod error;
 pub mod exec;
@@ -16,6 +17,7 @@ pub mod lease;
 pub mod log;
 pub mod metrics;
 pub mod policy;
+pub mod policy_template;
 pub mod populator;
 pub mod provider;
 pub mod rbac;

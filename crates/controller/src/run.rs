@@ -10,9 +10,11 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::CSIDriver;
+use kbbackup_api::apps::{self, Cluster, ComponentDefinition};
 use kbbackup_api::names::labels;
 use kbbackup_api::v1alpha1::{
-    ActionSet, Backup, BackupPhase, BackupPolicy, BackupRepo, BackupSchedule, BackupType, Restore, StorageProvider,
+    ActionSet, Backup, BackupPhase, BackupPolicy, BackupPolicyTemplate, BackupRepo, BackupSchedule, BackupType, Restore,
+    StorageProvider,
 };
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
@@ -23,7 +25,9 @@ use tracing::Instrument as _;
 use crate::context::{Context, Stores};
 use crate::error::{Class, Classified};
 use crate::watch::{Guarded, Scope, Shared, Watched};
-use crate::{actionset, backup, policy, populator, provider, repo, restore, schedule};
+use crate::{
+    actionset, backup, cluster, policy, policy_template, populator, provider, repo, restore, schedule,
+};
 
 /// The watches of the process: one per kind, whoever looks at it.
 struct Watches {
@@ -43,6 +47,9 @@ struct Watches {
     /// Those that are filled from a backup.
     claims: Shared<populator::Claim>,
     csi_drivers: Shared<CSIDriver>,
+    templates: Shared<Guarded<BackupPolicyTemplate>>,
+    clusters: Shared<Guarded<Cluster>>,
+    component_definitions: Shared<PartialObjectMeta<ComponentDefinition>>,
 }
 
 impl Watches {
@@ -88,6 +95,18 @@ impl Watches {
                 .keep(populator::concerns_us)
                 .within(scope),
             csi_drivers: Shared::new(Api::all(client.clone()), all(), |driver| driver.spec.token_requests = None),
+            templates: Shared::new(Api::all(client.clone()), all(), |_| ()),
+            clusters: Shared::new(Api::all(client.clone()), all(), hollow_out)
+                .within(scope)
+                .when_served(client, apps::CLUSTERS),
+            component_definitions: Shared::new(
+                Api::all(client.clone()),
+                all(),
+                |definition: &mut PartialObjectMeta<ComponentDefinition>| {
+                    definition.metadata.annotations = None;
+                },
+            )
+            .when_served(client, apps::COMPONENT_DEFINITIONS),
         }
     }
 
@@ -106,6 +125,9 @@ impl Watches {
             stateful_sets: self.stateful_sets.reader(),
             channels: self.channels.reader(),
             csi_drivers: self.csi_drivers.reader(),
+            templates: self.templates.reader(),
+            clusters: self.clusters.reader(),
+            component_definitions: self.component_definitions.reader(),
         }
     }
 
@@ -126,6 +148,9 @@ impl Watches {
             repo_claims,
             claims,
             csi_drivers,
+            templates,
+            clusters,
+            component_definitions,
         } = self;
         vec![
             providers.run().boxed(),
@@ -143,6 +168,9 @@ impl Watches {
             repo_claims.run().boxed(),
             claims.run().boxed(),
             csi_drivers.run().boxed(),
+            templates.run().boxed(),
+            clusters.run().boxed(),
+            component_definitions.run().boxed(),
         ]
     }
 }
@@ -160,6 +188,8 @@ pub async fn run(client: Client, scope: &Scope, make_context: impl FnOnce(Stores
         backups(&ctx, &mut watches).boxed(),
         restores(&ctx, &mut watches).boxed(),
         populator(&ctx, &mut watches).boxed(),
+        policy_templates(&ctx, &mut watches).boxed(),
+        clusters(&ctx, &mut watches).boxed(),
     ];
     let work = async {
         // A provider that is only not listed yet would look like one that is gone, and fail its repositories.
@@ -265,7 +295,7 @@ fn schedules(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = 
 /// that has not started, also on repositories.
 fn backups(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
     let store = ctx.stores.backups.clone();
-    let (waiting, scheduled) = (store.clone(), store.clone());
+    let (waiting, scheduled, of_cluster) = (store.clone(), store.clone(), store.clone());
     let controller = Controller::for_shared_stream(watches.backups.subscribe(), store)
         .watches_shared_stream(watches.jobs.subscribe(), |job| backup::of_worker(job.meta()))
         .watches_shared_stream(watches.pods.subscribe(), |pod| backup::of_worker(pod.meta()))
@@ -275,6 +305,7 @@ fn backups(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()
             backup::continuous::of_schedule(&scheduled, schedule.meta())
         })
         .watches_shared_stream(watches.restores.subscribe(), |restore| restore::backup_of(&restore))
+        .watches_shared_stream(watches.clusters.subscribe(), move |cluster| backup::of_cluster(&of_cluster, &cluster))
         .watches_shared_stream(watches.repos.subscribe(), move |repo| backup::waiting_for_repo(&waiting, &repo));
     drive(controller, ctx.settings.workers, backup::reconcile, ctx)
 }
@@ -305,6 +336,31 @@ fn populator(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = 
             populator::woken_by_backup(&of_backup, &backup)
         });
     drive(controller, ctx.settings.workers, populator::reconcile, ctx)
+}
+
+/// BackupPolicyTemplate: wakes on the ActionSets that it names, and on the component definitions that it is for.
+fn policy_templates(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
+    let store = ctx.stores.templates.clone();
+    let (of_set, of_definition) = (store.clone(), store.clone());
+    let controller = Controller::for_shared_stream(watches.templates.subscribe(), store)
+        .watches_shared_stream(watches.action_sets.subscribe(), move |set| {
+            policy_template::using_action_set(&of_set.state(), &set.name_any())
+        })
+        .watches_shared_stream(watches.component_definitions.subscribe(), move |definition| {
+            policy_template::matching(&of_definition.state(), &definition.name_any())
+        });
+    drive(controller, 1, policy_template::reconcile, ctx)
+}
+
+/// KubeBlocks' Clusters: wake on templates, on the policies made for them, and, when they go, on their backups.
+fn clusters(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
+    let store = ctx.stores.clusters.clone();
+    let (of_template, of_backup) = (store.clone(), store.clone());
+    let controller = Controller::for_shared_stream(watches.clusters.subscribe(), store)
+        .watches_shared_stream(watches.templates.subscribe(), move |_| cluster::all(&of_template))
+        .watches_shared_stream(watches.policies.subscribe(), |policy| cluster::owning(policy.meta()))
+        .watches_shared_stream(watches.backups.subscribe(), move |backup| cluster::awaiting(&of_backup, &backup));
+    drive(controller, 1, cluster::reconcile, ctx)
 }
 
 /// Runs a controller until the process is told to stop, and keeps account of it.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, Toleration};
+use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, SecretKeySelector, Toleration};
+use kbbackup_api::v1alpha1::EncryptionConfig;
 use kbbackup_core::accounts;
 use serde::de::DeserializeOwned;
 
@@ -41,6 +42,9 @@ pub struct Settings {
     pub gc_seconds: u64,
     /// `KBBACKUP_JOB_DEADLINE_SECONDS`: longest run of one worker Job.
     pub job_deadline_seconds: i64,
+    /// `DP_BACKUP_ENCRYPTION_SECRET_KEY_REF` and `DP_BACKUP_ENCRYPTION_ALGORITHM`: what the policies of KubeBlocks' Clusters
+    /// encrypt with.
+    pub policy_encryption: Option<EncryptionConfig>,
     /// `DP_ENCRYPTION_KEY`: what the passwords of system accounts on Backups are sealed with. Unset: they are neither
     /// recorded nor restored.
     pub accounts_key: Option<accounts::Key>,
@@ -88,11 +92,29 @@ impl Settings {
             workers: json_or(&lookup, "DATAPROTECTION_RECONCILE_WORKERS", "a number", 16)?,
             gc_seconds: json_or(&lookup, "GC_FREQUENCY_SECONDS", "a number of seconds", 3600)?,
             job_deadline_seconds: json_or(&lookup, "KBBACKUP_JOB_DEADLINE_SECONDS", "a number of seconds", 7 * 86_400)?,
+            policy_encryption: policy_encryption(&lookup)?,
             accounts_key: lookup("DP_ENCRYPTION_KEY")
                 .filter(|secret| !secret.is_empty())
                 .map(|secret| accounts::Key::derive(&secret)),
         })
     }
+}
+
+fn policy_encryption(lookup: &impl Fn(&str) -> Option<String>) -> Result<Option<EncryptionConfig>, SettingsError> {
+    let reference: Option<SecretKeySelector> =
+        json(lookup, "DP_BACKUP_ENCRYPTION_SECRET_KEY_REF", "a JSON object with name and key")?;
+    let name = "DP_BACKUP_ENCRYPTION_ALGORITHM";
+    let value = lookup(name).filter(|value| !value.trim().is_empty());
+    let algorithm = value.map(|value| {
+        serde_json::from_value(value.clone().into()).map_err(|source| SettingsError {
+            name,
+            value,
+            wanted: "a known cipher",
+            source,
+        })
+    });
+    let algorithm = algorithm.transpose()?.unwrap_or_default();
+    Ok(reference.map(|pass_phrase_secret_key_ref| EncryptionConfig { algorithm, pass_phrase_secret_key_ref }))
 }
 
 fn json<T: DeserializeOwned + Default>(
@@ -129,6 +151,8 @@ mod tests {
 
     #[test]
     fn a_wrong_setting_stops_the_start_and_is_named() {
+        let odd = |name: &str| (name == "DP_BACKUP_ENCRYPTION_ALGORITHM").then(|| "ROT13".to_owned());
+        assert!(Settings::from_env(odd).unwrap_err().to_string().contains("ROT13"));
         let error = Settings::from_env(|name| (name == "CM_TOLERATIONS").then(|| "{".to_owned())).unwrap_err();
         assert!(error.to_string().contains("CM_TOLERATIONS"), "{error}");
     }

@@ -12,11 +12,13 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::{Store, Writer};
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::wait::{await_condition, conditions};
+use kube::runtime::wait::{Condition as _, await_condition, conditions};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
+
+use crate::error::is_not_found;
 
 /// An object as the API server sent it, or why it could not be read. One bad object must not stop a watch.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -99,29 +101,60 @@ impl<K: Watched> Shared<K> {
 
     /// Watches until dropped.
     pub async fn run(self) {
-        let Self { api, config, strip, keep, scope, served_by, writer, store, subscribers } = self;
-        if let Some((client, crd)) = served_by {
-            served(client, crd).await;
+        let Self { api, config, strip, keep, scope, served_by, mut writer, store, subscribers } = self;
+        loop {
+            if let Some((client, crd)) = &served_by {
+                served(client, crd, &K::version(&())).await;
+            }
+            let optional = served_by.is_some();
+            let events = Self::events(&api, &config, strip, keep, &scope, store.clone());
+            fan_out(events, &mut writer, &store, &subscribers, optional).await;
+            if !optional {
+                return;
+            }
+            // The definition is gone, and every object with it. A new one may come.
+            tracing::info!(kind = %K::kind(&()), "this kind is served no more");
+            let none = futures::stream::iter([Ok(Event::Init), Ok(Event::InitDone)]);
+            fan_out(none, &mut writer, &store, &subscribers, false).await;
+            tokio::time::sleep(PAUSE).await;
         }
-        let events = watch(api, config).default_backoff().modify(move |object| {
+    }
+
+    fn events(
+        api: &Api<K>,
+        config: &watcher::Config,
+        strip: fn(&mut K),
+        keep: fn(&K) -> bool,
+        scope: &Scope,
+        known: Store<K>,
+    ) -> impl Stream<Item = watcher::Result<Event<K>>> + use<K> {
+        let scope = scope.clone();
+        let events = watch(api.clone(), config.clone()).default_backoff().modify(move |object| {
             drop_bookkeeping(object);
             strip(object);
         });
         let events = events.try_filter(move |event| futures::future::ready(is_within(&scope, event)));
-        let known = store.clone();
-        let events = events.try_filter_map(move |event| {
+        events.try_filter_map(move |event| {
             let holds = |object: &K| known.get(&ObjectRef::from_obj(object)).is_some();
             futures::future::ready(Ok(sift(event, keep, holds)))
-        });
-        fan_out(events, writer, &store, &subscribers).await;
+        })
     }
 }
 
-/// Waits until a definition is there and its kind is served.
-async fn served(client: Client, crd: &str) {
-    let api = Api::<CustomResourceDefinition>::all(client);
-    let mut pause = Duration::from_secs(1);
-    while let Err(error) = await_condition(api.clone(), crd, conditions::is_crd_established()).await {
+/// Between two looks at a kind that went away: a definition may be established a moment before it answers.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Waits until a definition is there and this version of its kind is served.
+async fn served(client: &Client, crd: &str, version: &str) {
+    let api = Api::<CustomResourceDefinition>::all(client.clone());
+    let mut pause = PAUSE;
+    let is_served = |definition: Option<&CustomResourceDefinition>| {
+        let has = |definition: &CustomResourceDefinition| {
+            definition.spec.versions.iter().any(|offered| offered.name == version && offered.served)
+        };
+        definition.is_some_and(has) && conditions::is_crd_established().matches_object(definition)
+    };
+    while let Err(error) = await_condition(api.clone(), crd, is_served).await {
         tracing::warn!(crd, %error, "cannot tell whether this kind is served");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(300));
@@ -149,9 +182,10 @@ fn sift<K>(event: Event<K>, keep: fn(&K) -> bool, holds: impl Fn(&K) -> bool) ->
 
 async fn fan_out<K: Watched>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
-    mut writer: Writer<K>,
+    writer: &mut Writer<K>,
     store: &Store<K>,
     subscribers: &[UnboundedSender<Arc<K>>],
+    optional: bool,
 ) {
     let tell = |object: &Arc<K>| {
         for subscriber in subscribers {
@@ -163,6 +197,7 @@ async fn fan_out<K: Watched>(
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => event,
+            Err(error) if optional && is_gone(&error) => return,
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), error = &error as &dyn std::error::Error, "watch was interrupted");
                 continue;
@@ -189,6 +224,16 @@ async fn fan_out<K: Watched>(
     }
 }
 
+/// Whether the API server does not know the kind any more.
+fn is_gone(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(source) | WatchStartFailed(source) | WatchFailed(source) => is_not_found(source),
+        WatchError(status) => status.code == 404,
+        watcher::Error::NoResourceVersion => false,
+    }
+}
+
 /// Drops what only the API server and kubectl need.
 fn drop_bookkeeping<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
@@ -210,9 +255,9 @@ mod tests {
     }
 
     async fn told(events: Vec<Event<ConfigMap>>) -> Vec<String> {
-        let (store, writer) = reflector::store();
+        let (store, mut writer) = reflector::store();
         let (sender, receiver) = unbounded();
-        fan_out(stream::iter(events.into_iter().map(Ok)), writer, &store, &[sender]).await;
+        fan_out(stream::iter(events.into_iter().map(Ok)), &mut writer, &store, &[sender], false).await;
         let mut names: Vec<_> = receiver.map(|object| object.name_any()).collect().await;
         names.sort();
         names

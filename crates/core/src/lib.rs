@@ -15,5 +15,6 @@ pub mod gotime;
 pub mod layout;
 pub mod names;
 pub mod parameters;
+pub mod pattern;
 pub mod pitr;
 pub mod retention;

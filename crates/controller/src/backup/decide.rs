@@ -124,7 +124,7 @@ pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp
         base_backup_name: graph.parent.as_ref().map(|parent| parent.base.clone()),
         ..BackupStatus::default()
     };
-    Ok(Begin { labels: labels(backup, graph), annotations: notes(graph), status })
+    Ok(Begin { labels: labels(backup, graph), annotations: notes(backup, graph), status })
 }
 
 fn labels(backup: &Backup, graph: &Graph) -> BTreeMap<String, String> {
@@ -148,17 +148,27 @@ fn labels(backup: &Backup, graph: &Graph) -> BTreeMap<String, String> {
             set.insert(labels::WORKLOAD_NAME, name.to_owned());
         }
     }
+    set.extend(graph.cluster.as_ref().map(|cluster| (labels::CLUSTER_UID, cluster.uid.clone())));
     // Somebody's own `managed-by` stays.
     set.retain(|key, _| *key != labels::MANAGED_BY || !backup.labels().contains_key(labels::MANAGED_BY));
     set.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-fn notes(graph: &Graph) -> BTreeMap<String, String> {
+fn notes(backup: &Backup, graph: &Graph) -> BTreeMap<String, String> {
     let mut set = BTreeMap::new();
     set.extend(graph.workload.clone().map(|manifest| (annotations::WORKLOAD.to_owned(), manifest)));
     let pod = graph.targets.first().and_then(|(_, pods)| pods.first()).and_then(|pod| pod.spec.as_ref());
     let image = pod.and_then(|pod| pod.containers.first()).and_then(|container| container.image.clone());
     set.extend(image.map(|image| (annotations::TARGET_IMAGE.to_owned(), image)));
+    if let Some(cluster) = &graph.cluster {
+        let kept = [
+            (annotations::CLUSTER_SNAPSHOT, &cluster.snapshot),
+            (annotations::ENCRYPTED_SYSTEM_ACCOUNTS, &cluster.accounts),
+        ];
+        // What a try before this one has written stays: sealed anew, the same password looks different.
+        let kept = kept.into_iter().filter(|(key, _)| !backup.annotations().contains_key(*key));
+        set.extend(kept.map(|(key, value)| (key.to_owned(), value.clone())));
+    }
     set
 }
 

@@ -19,6 +19,7 @@ use kube::{Api, ResourceExt as _};
 
 use super::terminating::{self, Site};
 use super::{apply, build, continuous, observe, plan};
+use crate::cluster::record;
 use crate::context::Context;
 use crate::error::{Classified as _, is_not_found};
 use crate::status;
@@ -294,20 +295,38 @@ async fn pre_delete(
         return Ok(Vec::new());
     }
     let mut pods = Vec::new();
+    // References to Secrets of a pod's namespace do not work in another one.
+    let known = site == Site::Home && is_still_there(ctx, backup).await?;
     for target in plan::targets(status) {
-        // Another cluster may wear the same labels by now; without its UID at hand we leave its pods alone.
-        // Nor do references to Secrets of a pod's namespace work in another one.
-        let same = site == Site::Home && !backup.labels().contains_key(labels::CLUSTER_UID);
-        let selector = target.target.pod_selector.as_ref().filter(|_| same);
-        pods.push(match selector.map(PodSelector::label_selector) {
-            Some(selector) => {
-                let found = read::pods(&ctx.client, &backup.namespace().unwrap_or_default(), selector).await;
-                found.doing(|| "listing the pods of the target".to_owned())?.into_iter().find(select::available)
-            }
+        let selector = target.target.pod_selector.as_ref().filter(|_| known);
+        pods.push(match selector {
+            Some(selector) => available_pod(ctx, backup, selector).await?,
             None => None,
         });
     }
     Ok(build::pre_delete(backup, status, &set.spec, &pods, access, &ctx.settings)?)
+}
+
+/// Whether the database is still the one that was backed up. Another cluster may wear the same labels by now: its pods are
+/// left alone. A database without a Cluster is known by its labels only.
+async fn is_still_there(ctx: &Context, backup: &Backup) -> Result<bool, Error> {
+    let Some(uid) = backup.labels().get(labels::CLUSTER_UID).filter(|uid| !uid.is_empty()) else { return Ok(true) };
+    let Some(name) = backup.labels().get(labels::INSTANCE) else { return Ok(false) };
+    let cluster = record::cluster(ctx, &backup.namespace().unwrap_or_default(), name).await?;
+    Ok(cluster.is_some_and(|cluster| cluster.uid().as_ref() == Some(uid)))
+}
+
+/// An available pod that the selector means, or else its second choice.
+async fn available_pod(ctx: &Context, backup: &Backup, selector: &PodSelector) -> Result<Option<Pod>, Error> {
+    let namespace = backup.namespace().unwrap_or_default();
+    for labels in [Some(selector.label_selector()), selector.fallback_label_selector.clone()].into_iter().flatten() {
+        let found = read::pods(&ctx.client, &namespace, labels).await;
+        let found = found.doing(|| "listing the pods of the target".to_owned())?;
+        if let Some(pod) = found.into_iter().find(select::available) {
+            return Ok(Some(pod));
+        }
+    }
+    Ok(None)
 }
 
 /// Brings one Job of the deletion to its end. A failed one is removed after a while and made again.

@@ -18,6 +18,7 @@ use kube::{Api, Resource as _, ResourceExt as _};
 
 use self::decide::Next;
 use self::expire::Verdict;
+use crate::cluster;
 use crate::context::{Context, readable};
 use crate::watch::Guarded;
 use crate::worker;
@@ -114,6 +115,9 @@ async fn advance(ctx: &Context, backup: Backup) -> Result<Action, Error> {
         return Box::pin(continuous::advance(ctx, backup)).await;
     }
     let Some(status) = backup.status.clone() else { return Ok(Action::requeue(AT_ONCE)) };
+    if let Some(name) = cluster::restoring(ctx, &backup) {
+        return postpone(ctx, backup, &name).await;
+    }
     let seen = observe::children(ctx, &backup, &status.actions).await?;
     let step = decide::advance(&backup.namespace().unwrap_or_default(), &status, &seen, ctx.now());
     let mut notes = BTreeMap::new();
@@ -161,6 +165,18 @@ async fn advance(ctx: &Context, backup: Backup) -> Result<Action, Error> {
             Ok(Action::requeue(AT_ONCE))
         }
     }
+}
+
+/// Behaviour 4.10, step 1: a database that is being restored is not backed up. The cluster's change wakes the backup.
+async fn postpone(ctx: &Context, backup: Backup, cluster: &str) -> Result<Action, Error> {
+    let why = format!("cluster {cluster} is being restored; the backup goes on when that is over");
+    let is_new = backup.annotations().get(annotations::WAITING_FOR) != Some(&why);
+    let notes = BTreeMap::from([(annotations::WAITING_FOR, Some(why.clone()))]);
+    let backup = apply::metadata(&ctx.client, backup, &BTreeMap::new(), &notes, false).await?;
+    if is_new {
+        ctx.event(&backup, EventType::Warning, EventReason::RestoreInProgress.as_str(), why).await;
+    }
+    Ok(Action::requeue(SLOWLY))
 }
 
 /// A deadline removes the pod that would explain it; what was in the way until then explains it better.
@@ -346,6 +362,22 @@ pub fn of_worker(meta: &ObjectMeta) -> Option<ObjectRef<Guarded<Backup>>> {
         Some(owner.name.clone())
     };
     Some(ObjectRef::new(&label(labels::BACKUP_NAME).or_else(owner)?).within(&home))
+}
+
+/// The backups under way of a cluster that changed: they may have waited for it.
+pub fn of_cluster(
+    store: &Store<Guarded<Backup>>,
+    cluster: &Guarded<kbbackup_api::apps::Cluster>,
+) -> Vec<ObjectRef<Guarded<Backup>>> {
+    let (name, namespace) = (cluster.name_any(), cluster.namespace());
+    let concerned = |backup: &&Backup| {
+        let phase = backup.status.as_ref().and_then(|status| status.phase);
+        let over = matches!(phase, Some(BackupPhase::Completed | BackupPhase::Failed));
+        !over && backup.namespace() == namespace && backup.labels().get(labels::INSTANCE) == Some(&name)
+    };
+    let all = store.state();
+    let concerned = all.iter().filter_map(|guarded| guarded.0.as_ref().ok()).filter(concerned);
+    concerned.map(|backup| ObjectRef::new(&backup.name_any()).within(&backup.namespace().unwrap_or_default())).collect()
 }
 
 /// The backups that wait for a repository to change: those that have not started, and those being deleted.

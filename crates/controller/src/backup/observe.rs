@@ -19,6 +19,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
 use super::{apply, continuous, link, plan, workload};
+use crate::cluster::record::{self, Record};
 use crate::context::Context;
 use crate::worker::error::{A_WHILE, Doing as _, Error, LONG, Refusal, SOON};
 use crate::worker::repo::Way;
@@ -46,6 +47,8 @@ pub struct Graph {
     pub several: bool,
     /// Parent and base of an incremental backup.
     pub parent: Option<Parent>,
+    /// The KubeBlocks cluster that the first pod belongs to.
+    pub cluster: Option<Record>,
     /// The workload's manifest, when a StatefulSet runs the first pod.
     pub workload: Option<String>,
 }
@@ -104,11 +107,16 @@ pub async fn graph(ctx: &Context, backup: &Backup) -> Result<Graph, Error> {
     let ((), (prepared, targets)) = try_join(check_encryption, try_join(prepared, targets)).await?;
     let targets: Vec<_> = wanted.into_iter().zip(targets).collect();
     let first = targets.first().and_then(|(_, pods)| pods.first());
+    let of = targets.last().and_then(|(_, pods)| pods.first()).and_then(|pod| pod.labels().get(labels::INSTANCE));
+    let cluster = match of {
+        Some(name) => record::read(ctx, &namespace, name).await?,
+        None => None,
+    };
     let workload = match first {
         Some(pod) => workload_of(ctx, pod).await?,
         None => None,
     };
-    Ok(Graph { policy, method, action_set, repo, way, prepared, targets, several, parent, workload })
+    Ok(Graph { policy, method, action_set, repo, way, prepared, targets, several, parent, cluster, workload })
 }
 
 pub(super) async fn policy(ctx: &Context, backup: &Backup, namespace: &str) -> Result<BackupPolicy, Error> {

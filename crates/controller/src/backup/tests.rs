@@ -72,6 +72,7 @@ fn graph(strategy: &str, pods: &[&str]) -> Graph {
         )],
         several: false,
         parent: None,
+        cluster: None,
         workload: Some("{}".into()),
     }
 }

@@ -11,7 +11,11 @@ use k8s_openapi::{
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kbbackup_api::{names::labels, v1alpha1::BackupRepo};
+use kbbackup_api::{
+    apps::{self, Cluster},
+    names::{FINALIZER, labels},
+    v1alpha1::BackupRepo,
+};
 use kube::{
     Api, Resource, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
@@ -85,8 +89,12 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UninstallArgs) -> Result<Exit
     gone += remove_part::<ServiceAccount>(ui, &app.within(&namespace), PART_OPERATOR).await?;
     gone += remove_part::<ClusterRoleBinding>(ui, &app.everywhere(), PART_OPERATOR).await?;
     gone += remove_part::<ClusterRole>(ui, &app.everywhere(), PART_OPERATOR).await?;
-    if args.delete_embedded_data || args.delete_crds {
+    let kubeblocks = serves_clusters(app).await?;
+    if args.delete_embedded_data || args.delete_crds || kubeblocks {
         operator_ended(ui, app, &namespace).await?;
+    }
+    if kubeblocks {
+        release_clusters(ui, app).await?;
     }
     if args.delete_embedded_data {
         gone += embedded(ui, app, &namespace).await?;
@@ -177,6 +185,34 @@ async fn release<K: ResourceExt + Clone + DeserializeOwned + std::fmt::Debug>(ap
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         other => other.map(|_| ()).doing(|| format!("{name} cannot be released")),
     }
+}
+
+/// Whether there is a kind of which our finalizer may hold objects.
+async fn serves_clusters(app: &App) -> Result<bool> {
+    let named = ListParams::default().fields(&format!("metadata.name={}", apps::CLUSTERS));
+    let found = list_all(&app.everywhere::<CustomResourceDefinition>(), named, "definitions").await?;
+    let version = Cluster::version(&());
+    Ok(found.iter().flat_map(|found| &found.spec.versions).any(|offered| offered.name == version && offered.served))
+}
+
+/// KubeBlocks' Clusters are not ours: without the operator nobody would let them go any more.
+async fn release_clusters(ui: &Ui, app: &App) -> Result<()> {
+    let all = list_all(&app.everywhere::<Cluster>(), ListParams::default(), "clusters").await?;
+    for cluster in all.iter().filter(|cluster| cluster.finalizers().iter().any(|name| name == FINALIZER)) {
+        let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
+        let others: Vec<_> = cluster.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+        // Without the version that we read, a finalizer that somebody adds meanwhile would be lost.
+        let patch = json!({"metadata": {"finalizers": others, "resourceVersion": cluster.resource_version()}});
+        let api = app.within::<Cluster>(&namespace);
+        match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            other => {
+                other.map(|_| ()).doing(|| format!("cluster {namespace}/{name} cannot be released"))?;
+                ui.say(&format!("cluster {namespace}/{name} is released"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Every object of our kinds, with the way to reach it.
