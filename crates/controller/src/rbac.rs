@@ -85,7 +85,7 @@ pub const RIGHTS: &[Right] = &[
     right(
         "apiextensions.k8s.io",
         "customresourcedefinitions",
-        WATCH,
+        &["list", "watch"],
         "whether kinds that a cluster may lack are served",
     ),
     right("batch", "jobs", OWN, "workers of backups, restores, deletions and pre-checks"),

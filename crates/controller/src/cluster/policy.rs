@@ -92,7 +92,7 @@ impl Recipe<'_> {
     fn fresh(&self) -> BackupPolicySpec {
         let (cluster, uid) = (self.cluster.name_any(), self.cluster.uid().unwrap_or_default());
         let (target, targets) = match target::targets(&cluster, self.part, &self.wish()) {
-            Targets::One(target) => (Some(target), Vec::new()),
+            Targets::One(target) => (Some(*target), Vec::new()),
             Targets::Many(targets) => (None, targets),
         };
         let template = &self.template.spec;
@@ -112,7 +112,7 @@ impl Recipe<'_> {
         let wish = self.wish();
         match target::targets(&self.cluster.name_any(), self.part, &wish) {
             Targets::One(new) => {
-                let target = spec.target.get_or_insert(new);
+                let target = spec.target.get_or_insert(*new);
                 target::follow(target, self.part, &wish);
                 spec.targets = Vec::new();
             }

@@ -17,7 +17,7 @@ use super::parts::Part;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Targets {
     /// Of a component.
-    One(BackupTarget),
+    One(Box<BackupTarget>),
     /// Of a sharding.
     Many(Vec<BackupTarget>),
 }
@@ -25,7 +25,7 @@ pub(super) enum Targets {
 /// The targets of `part` in cluster `cluster`.
 pub(super) fn targets(cluster: &str, part: &Part, wish: &TargetInstance) -> Targets {
     match &part.shards {
-        None => Targets::One(target(cluster, part, &part.name, wish)),
+        None => Targets::One(Box::new(target(cluster, part, &part.name, wish))),
         Some(shards) => {
             let named =
                 |shard: &String| BackupTarget { name: Some(shard.clone()), ..target(cluster, part, shard, wish) };
@@ -64,7 +64,7 @@ pub(super) fn account_secret(cluster: &str, component: &str, account: &str) -> S
 }
 
 fn pod_labels(cluster: &str, part: &Part, component: &str) -> BTreeMap<String, String> {
-    let sharding = part.shards.is_some().then(|| (labels::SHARDING_NAME, part.name.as_str()));
+    let sharding = part.shards.is_some().then_some((labels::SHARDING_NAME, part.name.as_str()));
     [
         (labels::MANAGED_BY, labels::MANAGED_BY_KUBEBLOCKS),
         (labels::INSTANCE, cluster),
@@ -115,7 +115,7 @@ pub(super) fn methods(cluster: &str, part: &Part, templates: &[BackupMethodTempl
         let (target, several) = match template.target.as_ref().filter(|wish| **wish != TargetInstance::default()) {
             None => (None, Vec::new()),
             Some(wish) => match targets(cluster, part, wish) {
-                Targets::One(target) => (Some(target), Vec::new()),
+                Targets::One(target) => (Some(*target), Vec::new()),
                 Targets::Many(targets) => (None, targets),
             },
         };

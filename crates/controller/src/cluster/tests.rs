@@ -42,11 +42,10 @@ fn template() -> BackupPolicyTemplate {
 
 fn type_of(method: &BackupMethod) -> Option<BackupType> {
     match method.action_set_name.as_deref() {
-        Some("full") => Some(BackupType::Full),
+        Some("full") | None => Some(BackupType::Full),
         Some("inc") => Some(BackupType::Incremental),
         Some("log") => Some(BackupType::Continuous),
         Some(_) => None,
-        None => Some(BackupType::Full),
     }
 }
 

@@ -54,7 +54,6 @@ pub const OUT_OF_REACH: &[Excuse] = &[
     excuse("dataprotection.kubeblocks.io", "actionsets", "get", "only when the watch is behind"),
     excuse("apps.kubeblocks.io", "clusters", "get", "only where KubeBlocks restores a Cluster"),
     excuse("apps.kubeblocks.io", "components", "get", "only where KubeBlocks restores a Cluster"),
-    excuse("apps.kubeblocks.io", "components", "list", "only where KubeBlocks restores a Cluster"),
     excuse("apps.kubeblocks.io", "componentdefinitions", "get", "only where KubeBlocks restores a Cluster"),
     excuse("workloads.kubeblocks.io", "instancesets", "get", "only where KubeBlocks restores a Cluster"),
     excuse("workloads.kubeblocks.io", "instances", "get", "only where KubeBlocks restores a Cluster"),

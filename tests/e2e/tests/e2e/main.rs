@@ -15,6 +15,7 @@ mod deletion;
 mod failures;
 mod files;
 mod interop;
+mod kubeblocks;
 mod main_job;
 mod namespaces;
 mod populator;
