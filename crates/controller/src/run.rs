@@ -13,8 +13,8 @@ use k8s_openapi::api::storage::v1::CSIDriver;
 use kbbackup_api::apps::{self, Cluster, ComponentDefinition};
 use kbbackup_api::names::labels;
 use kbbackup_api::v1alpha1::{
-    ActionSet, Backup, BackupPhase, BackupPolicy, BackupPolicyTemplate, BackupRepo, BackupSchedule, BackupType, Restore,
-    StorageProvider,
+    ActionSet, Backup, BackupPhase, BackupPolicy, BackupPolicyTemplate, BackupRepo, BackupSchedule, BackupType,
+    Restore, StorageProvider,
 };
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
@@ -25,9 +25,7 @@ use tracing::Instrument as _;
 use crate::context::{Context, Stores};
 use crate::error::{Class, Classified};
 use crate::watch::{Guarded, Scope, Shared, Watched};
-use crate::{
-    actionset, backup, cluster, policy, policy_template, populator, provider, repo, restore, schedule,
-};
+use crate::{actionset, backup, cluster, policy, policy_template, populator, provider, repo, restore, schedule};
 
 /// The watches of the process: one per kind, whoever looks at it.
 struct Watches {

@@ -61,7 +61,8 @@ fn a_cluster_of_kubeblocks_gets_a_policy_and_a_schedule_and_takes_its_backups_al
         let served = Served::new(&cluster);
         let definition = format!("{}-def-1.0", space.name);
         let template = format!("{}-{round}", space.name);
-        let snapshot = |name: &str| json!({"name": name, "snapshotVolumes": true, "targetVolumes": {"volumes": ["data"]}});
+        let snapshot =
+            |name: &str| json!({"name": name, "snapshotVolumes": true, "targetVolumes": {"volumes": ["data"]}});
         cluster
             .apply(
                 &list(&[
@@ -77,7 +78,8 @@ fn a_cluster_of_kubeblocks_gets_a_policy_and_a_schedule_and_takes_its_backups_al
             .unwrap();
         cluster
             .wait_for("backuppolicytemplate", &template, LIMIT, |template| {
-                template["status"]["phase"] == "Available" && template["status"]["matchedCompDefs"] == json!([definition])
+                template["status"]["phase"] == "Available"
+                    && template["status"]["matchedCompDefs"] == json!([definition])
             })
             .unwrap();
         space

@@ -71,6 +71,7 @@ fn graph(targets: &[Option<&str>]) -> Graph {
             .collect(),
         several: targets.len() > 1,
         parent: None,
+        cluster: None,
         workload: None,
     }
 }
