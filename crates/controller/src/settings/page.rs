@@ -80,6 +80,18 @@ pub const SETTINGS: &[Setting] = &[
         "encryptionKeySecret",
         "what the passwords of system accounts on Backups are sealed with",
     ),
+    setting(
+        "DP_BACKUP_ENCRYPTION_SECRET_KEY_REF",
+        "none",
+        "policyEncryption.secretKeyRef",
+        "JSON `{name, key}` of the pass phrase that policies made for KubeBlocks' clusters encrypt with, in each namespace",
+    ),
+    setting(
+        "DP_BACKUP_ENCRYPTION_ALGORITHM",
+        "`AES-256-CFB`",
+        "policyEncryption.algorithm",
+        "the cipher of those policies",
+    ),
 ];
 
 /// Variables of the process that are not settings of the work.
