@@ -68,6 +68,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Cancelled when the process is told to end.
     pub stop: CancellationToken,
+    /// When this process began to work.
+    pub started: jiff::Timestamp,
     recorder: Recorder,
     failures: Arc<Mutex<HashMap<String, u32>>>,
 }
@@ -83,7 +85,16 @@ impl Context {
     ) -> Self {
         let reporter = Reporter { controller: "kbbackup".to_owned(), instance: std::env::var("POD_NAME").ok() };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, settings: Arc::new(settings), stores, metrics, stop, recorder, failures: Arc::default() }
+        Self {
+            client,
+            settings: Arc::new(settings),
+            stores,
+            metrics,
+            stop,
+            started: jiff::Timestamp::now(),
+            recorder,
+            failures: Arc::default(),
+        }
     }
 
     /// The clock.

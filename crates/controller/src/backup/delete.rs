@@ -148,10 +148,7 @@ async fn remove(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result
 async fn remove_files_elsewhere(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result<Step, Error> {
     let result = remove_files(ctx, backup, status, Site::Manager).await;
     let why = match &result {
-        Ok(Step::Done) => {
-            terminating::clean_up(ctx, backup).await?;
-            return result;
-        }
+        Ok(Step::Done) => return result,
         Err(error) if error.is_conflict() => return result,
         Ok(Step::Wait(why)) => why.clone().unwrap_or_else(|| "the deletion did not end in time".to_owned()),
         Ok(Step::Again(why, _)) => why.clone(),
@@ -164,7 +161,6 @@ async fn remove_files_elsewhere(ctx: &Context, backup: &Backup, status: &BackupS
         (Some(_), other) => other,
         (None, _) => {
             terminating::leave_behind(ctx, status, &why);
-            terminating::clean_up(ctx, backup).await?;
             Ok(Step::Done)
         }
     }

@@ -15,13 +15,14 @@ use kube::{Api, Client, ResourceExt as _};
 
 use crate::context::Context;
 use crate::settings::Settings;
-use crate::worker;
 use crate::worker::error::{Doing as _, Error};
 
 /// Value of [`labels::ACTION`] on the Jobs that remove files from the manager namespace.
 const ACTION: &str = "delete-files";
 /// How long a repository that works may fail to delete.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Seconds that a Job stays when it is over.
+const LINGERS: i32 = 120;
 /// How long one is waited for that is known not to work.
 const NOT_READY_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -51,8 +52,13 @@ impl Site {
             return job;
         }
         job.metadata.namespace = Some(settings.manager_namespace.clone());
-        // Owners do not reach across namespaces: the labels wake the backup, and we remove the Job ourselves.
+        // Owners do not reach across namespaces: the labels wake the backup, and the Job goes by itself. Removing it would
+        // wake a backup that our own store still shows, and make it again for nobody.
         job.metadata.owner_references = None;
+        if let Some(spec) = &mut job.spec {
+            spec.active_deadline_seconds = i64::try_from(PATIENCE.as_secs()).ok();
+            spec.ttl_seconds_after_finished = Some(LINGERS);
+        }
         let own = [
             (labels::BACKUP_NAME, backup.name_any()),
             (labels::BACKUP_NAMESPACE, backup.namespace().unwrap_or_default()),
@@ -103,19 +109,12 @@ pub fn patience(asked: Option<Timestamp>, repo_is_ready: bool, now: Timestamp) -
 
 /// How much longer this deletion is tried.
 pub fn time_left(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Option<Duration> {
-    let asked = backup.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    // While no operator ran, nothing was tried.
+    let asked = backup.metadata.deletion_timestamp.as_ref().map(|time| time.0.max(ctx.started));
     let repo = status.backup_repo_name.as_deref().unwrap_or_default();
     let repo = ctx.stores.repos.get(&ObjectRef::new(repo));
     let phase = repo.and_then(|repo| repo.0.as_ref().ok()?.status.as_ref()?.phase);
     patience(asked, phase == Some(BackupRepoPhase::Ready), ctx.now())
-}
-
-/// Removes our Jobs from the manager namespace, for nobody else will.
-pub async fn clean_up(ctx: &Context, backup: &Backup) -> Result<(), Error> {
-    for job in super::delete::jobs(ctx, backup).iter().filter(|job| removes_files(job)) {
-        worker::apply::delete_job(&ctx.client, job).await?;
-    }
-    Ok(())
 }
 
 /// Tells what stays behind. An event cannot be created in a namespace that is being deleted.
