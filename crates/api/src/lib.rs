@@ -22,6 +22,7 @@ pub mod events;
 mod lenient;
 pub mod names;
 pub mod schema;
+pub mod snapshot;
 pub mod v1alpha1;
 mod words;
 

@@ -9,6 +9,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kbbackup_api::apps::{Cluster, ComponentDefinition};
+use kbbackup_api::snapshot::VolumeSnapshot;
 use kbbackup_api::v1alpha1::{
     ActionSet, Backup, BackupPolicy, BackupPolicyTemplate, BackupRepo, BackupSchedule, Restore, StorageProvider,
 };
@@ -53,6 +54,8 @@ pub struct Stores {
     pub clusters: Store<Guarded<Cluster>>,
     /// Their metadata only.
     pub component_definitions: Store<PartialObjectMeta<ComponentDefinition>>,
+    /// Those of backups. Never filled where the cluster does not serve them.
+    pub volume_snapshots: Store<VolumeSnapshot>,
 }
 
 /// Shared by all controllers of the process.

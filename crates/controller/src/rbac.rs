@@ -157,6 +157,13 @@ pub const RIGHTS: &[Right] = &[
     ),
     right("workloads.kubeblocks.io", "instancesets", &["get"], "whether KubeBlocks made a claim for its cluster"),
     right("workloads.kubeblocks.io", "instances", &["get"], "whether KubeBlocks made a claim for its cluster"),
+    right("snapshot.storage.k8s.io", "volumesnapshots", OWN, "snapshots of volumes, in which a backup may consist"),
+    right(
+        "snapshot.storage.k8s.io",
+        "volumesnapshotclasses",
+        &["list"],
+        "whether a volume's driver takes snapshots, and by which class",
+    ),
     right("storage.k8s.io", "csidrivers", WATCH, "whether a provider's driver is installed"),
 ];
 

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kbbackup_api::apps::{self, Cluster, ComponentDefinition};
 use kbbackup_api::names::labels;
+use kbbackup_api::snapshot::{VOLUME_SNAPSHOTS, VolumeSnapshot};
 use kbbackup_api::v1alpha1::{
     ActionSet, Backup, BackupPhase, BackupPolicy, BackupPolicyTemplate, BackupRepo, BackupSchedule, BackupType,
     Restore, StorageProvider,
@@ -48,6 +49,7 @@ struct Watches {
     templates: Shared<Guarded<BackupPolicyTemplate>>,
     clusters: Shared<Guarded<Cluster>>,
     component_definitions: Shared<PartialObjectMeta<ComponentDefinition>>,
+    volume_snapshots: Shared<VolumeSnapshot>,
 }
 
 impl Watches {
@@ -105,6 +107,9 @@ impl Watches {
                 },
             )
             .when_served(client, apps::COMPONENT_DEFINITIONS),
+            volume_snapshots: Shared::new(Api::all(client.clone()), ours(), |_| ())
+                .within(scope)
+                .when_served(client, VOLUME_SNAPSHOTS),
         }
     }
 
@@ -126,6 +131,7 @@ impl Watches {
             templates: self.templates.reader(),
             clusters: self.clusters.reader(),
             component_definitions: self.component_definitions.reader(),
+            volume_snapshots: self.volume_snapshots.reader(),
         }
     }
 
@@ -149,6 +155,7 @@ impl Watches {
             templates,
             clusters,
             component_definitions,
+            volume_snapshots,
         } = self;
         vec![
             providers.run().boxed(),
@@ -169,6 +176,7 @@ impl Watches {
             templates.run().boxed(),
             clusters.run().boxed(),
             component_definitions.run().boxed(),
+            volume_snapshots.run().boxed(),
         ]
     }
 }
@@ -302,6 +310,7 @@ fn backups(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()
         .watches_shared_stream(watches.schedules.subscribe(), move |schedule| {
             backup::continuous::of_schedule(&scheduled, schedule.meta())
         })
+        .watches_shared_stream(watches.volume_snapshots.subscribe(), |snapshot| backup::of_worker(snapshot.meta()))
         .watches_shared_stream(watches.restores.subscribe(), |restore| restore::backup_of(&restore))
         .watches_shared_stream(watches.clusters.subscribe(), move |cluster| backup::of_cluster(&of_cluster, &cluster))
         .watches_shared_stream(watches.repos.subscribe(), move |repo| backup::waiting_for_repo(&waiting, &repo));

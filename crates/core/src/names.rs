@@ -28,6 +28,26 @@ pub fn shorten63(name: &str) -> String {
     format!("{}-{:08x}", cut(name, 54), fnv1a32(name.as_bytes()))
 }
 
+/// Longest name of any object.
+const MAX_OBJECT: usize = 253;
+
+/// Name of the action that takes snapshots of the volumes of a target's pod.
+pub fn snapshot_action(target: &str, pod_index: usize) -> String {
+    format!("{SNAPSHOT_ACTION}-{}{pod_index}", target_part(target))
+}
+
+/// What the names of such actions begin with.
+pub const SNAPSHOT_ACTION: &str = "createVolumeSnapshot";
+
+/// Name of the snapshot of one volume. One that does not fit ends in a hash of the whole.
+pub fn volume_snapshot(backup: &str, target: &str, pod_index: usize, volume: &str) -> String {
+    let name = format!("{backup}-{}{pod_index}-{volume}", target_part(target));
+    if name.len() <= MAX_OBJECT {
+        return name;
+    }
+    format!("{}-{:08x}", cut(&name, MAX_OBJECT - 9), fnv1a32(name.as_bytes()))
+}
+
 /// Name of the Job of a backup action.
 pub fn backup_job(action: &str, backup: &str, uid: &str) -> String {
     cut63(&format!("{action}-{backup}-{}", uid8(uid)))
@@ -185,6 +205,17 @@ mod tests {
         let long = scheduled_backup(&"x".repeat(60), "full", "20260820030000");
         assert!(long.len() <= 63 && long.ends_with("-20260820030000"), "{long}");
         assert_ne!(long, scheduled_backup(&"x".repeat(60), "fulk", "20260820030000"));
+    }
+
+    #[test]
+    fn behaviour_4_8_5_snapshot_names() {
+        assert_eq!(volume_snapshot("b1", "", 0, "data"), "b1-0-data");
+        assert_eq!(volume_snapshot("b1", "shard-a", 1, "wal"), "b1-shard-a-1-wal");
+        assert_eq!(snapshot_action("", 0), "createVolumeSnapshot-0");
+        assert_eq!(snapshot_action("shard-a", 1), "createVolumeSnapshot-shard-a-1");
+        let (one, other) = (format!("{}1", "t".repeat(250)), format!("{}2", "t".repeat(250)));
+        let names = [volume_snapshot("b", &one, 0, "data"), volume_snapshot("b", &other, 0, "data")];
+        assert!(names.iter().all(|name| name.len() <= MAX_OBJECT) && names[0] != names[1], "{names:?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec};
 use kbbackup_api::names::{annotations, labels};
-use kbbackup_api::v1alpha1::{ActionSetSpec, Backup, BackupStatus, BackupStatusTarget, JobActionSpec};
+use kbbackup_api::v1alpha1::{ActionSetSpec, Backup, BackupMethod, BackupStatus, BackupStatusTarget, JobActionSpec};
 use kbbackup_core::{contract, layout, names};
 use kube::{Resource as _, ResourceExt as _};
 
@@ -48,7 +48,8 @@ impl Site<'_> {
     /// [`Refusal::Fatal`] when the recipe no longer has such an action, or its target's port does not exist.
     pub fn job(&self, name: &str, attempts: &str) -> Result<Job, Refusal> {
         let set = &self.ingredients.action_set.spec;
-        let planned = plan::plan(set, plan::targets(self.status));
+        let snapshots = self.status.backup_method.as_ref().is_some_and(BackupMethod::snapshot_volumes);
+        let planned = plan::plan(set, plan::targets(self.status), snapshots);
         let changed = || {
             Refusal::fatal(format!(
                 "ActionSet {} was changed while the backup ran: it has no action {name} now",
@@ -59,6 +60,7 @@ impl Site<'_> {
         let actions = set.backup.as_ref().ok_or_else(changed)?;
         let hook = match planned.kind {
             Kind::Seal => return Ok(self.seal(attempts)),
+            Kind::Snapshot => return Err(Refusal::fatal(format!("action {name} takes snapshots: it has no Job"))),
             Kind::Data => {
                 let action = actions.backup_data.as_ref().ok_or_else(changed)?;
                 return self.action(planned, &action.job, true);
@@ -129,7 +131,9 @@ impl Site<'_> {
             pod.init_containers = Some(vec![reporter(&main, settings)]);
         }
         pod.containers = vec![main];
-        self.ingredients.access.inject(&mut pod, settings);
+        if let Some(access) = &self.ingredients.access {
+            access.inject(&mut pod, settings);
+        }
         Ok(pod)
     }
 
@@ -220,7 +224,9 @@ impl Site<'_> {
             shell.pod_annotations.insert(annotations::WORKLOAD.to_owned(), workload.clone());
         }
         worker_pod::downward_files(&mut pod, &files);
-        self.ingredients.access.attach(&mut pod);
+        if let Some(access) = &self.ingredients.access {
+            access.attach(&mut pod);
+        }
         job::job(shell, pod, settings)
     }
 

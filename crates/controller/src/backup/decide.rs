@@ -18,7 +18,7 @@ use kube::ResourceExt as _;
 use super::continuous;
 use super::observe::{Graph, SeenAction};
 use super::plan::{self, Kind};
-use super::workload;
+use super::{volumes, workload};
 use crate::settings::Settings;
 use crate::worker::error::Refusal;
 use crate::worker::{Outcome, outcome};
@@ -59,7 +59,7 @@ pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp
         })
         .collect();
     let is_continuous = graph.action_set.spec.backup_type == BackupType::Continuous;
-    let planned = plan::plan(&graph.action_set.spec, &chosen);
+    let planned = plan::plan(&graph.action_set.spec, &chosen, graph.method.snapshot_volumes());
     let set = graph.action_set.spec.backup.as_ref();
     let is_exec = |kind: Kind| match kind {
         Kind::Before(index) => {
@@ -68,16 +68,20 @@ pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp
         Kind::After(index) => {
             set.and_then(|set| set.post_backup.get(index)).is_some_and(|action| action.exec.is_some())
         }
-        Kind::Data | Kind::Seal => false,
+        Kind::Data | Kind::Snapshot | Kind::Seal => false,
     };
     let actions = planned
         .iter()
         .map(|action| {
             if is_continuous {
-                return continuous::action(backup, action, continuous::build::set_name(backup, &chosen[action.target]));
+                let set = continuous::build::set_name(backup, &chosen[action.target]);
+                return Ok(continuous::action(backup, action, set));
+            }
+            if action.kind == Kind::Snapshot {
+                return snapshots(backup, graph, action, &chosen[action.target]);
             }
             let namespace = if is_exec(action.kind) { &settings.manager_namespace } else { &namespace };
-            ActionStatus {
+            Ok(ActionStatus {
                 name: Some(action.name.clone()),
                 target_pod_name: (!action.pod.is_empty()).then(|| action.pod.clone()),
                 phase: Some(ActionPhase::New),
@@ -90,27 +94,29 @@ pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp
                     ..ObjectReference::default()
                 }),
                 ..ActionStatus::default()
-            }
+            })
         })
-        .collect();
-    let repo = &graph.repo;
+        .collect::<Result<_, Refusal>>()?;
+    let repo = graph.repo.as_ref();
     let prefix = |prefix: &Option<String>| prefix.clone().unwrap_or_default();
-    let root =
-        layout::backup_root(&prefix(&repo.spec.path_prefix), &namespace, &prefix(&graph.policy.spec.path_prefix));
+    let root = repo.map(|repo| {
+        layout::backup_root(&prefix(&repo.spec.path_prefix), &namespace, &prefix(&graph.policy.spec.path_prefix))
+    });
     let (target, targets) = if graph.several { (None, chosen) } else { (chosen.into_iter().next(), Vec::new()) };
-    let mounted = repo.spec.access_method() == AccessMethod::Mount;
+    let mounted = repo.filter(|repo| repo.spec.access_method() == AccessMethod::Mount);
     let status = BackupStatus {
         format_version: Some(FORMAT_VERSION.to_owned()),
         phase: Some(BackupPhase::Running),
         expiration: expiration(backup, started.0).map_err(Refusal::fatal)?.filter(|_| !is_continuous),
         start_timestamp: Some(started),
-        backup_repo_name: Some(repo.name_any()),
-        path: Some(layout::backup_path(&root, &backup.name_any())),
-        kopia_repo_path: graph.policy.spec.use_kopia().then(|| layout::join([root.as_str(), "kopia"])),
-        persistent_volume_claim_name: repo
-            .status
+        backup_repo_name: repo.map(kube::ResourceExt::name_any),
+        path: root.as_ref().map(|root| layout::backup_path(root, &backup.name_any())),
+        kopia_repo_path: root
             .as_ref()
-            .filter(|_| mounted)
+            .filter(|_| graph.policy.spec.use_kopia())
+            .map(|root| layout::join([root.as_str(), "kopia"])),
+        persistent_volume_claim_name: mounted
+            .and_then(|repo| repo.status.as_ref())
             .and_then(|status| status.backup_pvc_name.clone()),
         target,
         targets,
@@ -127,12 +133,40 @@ pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp
     Ok(Begin { labels: labels(backup, graph), annotations: notes(backup, graph), status })
 }
 
+/// The action that takes the snapshots of a pod, with their names.
+fn snapshots(
+    backup: &Backup,
+    graph: &Graph,
+    action: &plan::Planned,
+    chosen: &BackupStatusTarget,
+) -> Result<ActionStatus, Refusal> {
+    let (_, pods) = &graph.targets[action.target];
+    let index = chosen.selected_target_pods.iter().position(|pod| *pod == action.pod).unwrap_or_default();
+    let wanted = volumes::build::volumes(&pods[index], &graph.method)?;
+    let target = chosen.target.name.as_deref().unwrap_or_default();
+    let planned = volumes::build::planned(&backup.name_any(), target, index, &wanted);
+    Ok(ActionStatus {
+        name: Some(action.name.clone()),
+        target_pod_name: Some(action.pod.clone()),
+        phase: Some(ActionPhase::New),
+        object_ref: Some(ObjectReference {
+            api_version: Some("snapshot.storage.k8s.io/v1".to_owned()),
+            kind: Some("VolumeSnapshot".to_owned()),
+            namespace: backup.namespace(),
+            name: planned.first().and_then(|snapshot| snapshot.name.clone()),
+            ..ObjectReference::default()
+        }),
+        volume_snapshots: planned,
+        ..ActionStatus::default()
+    })
+}
+
 fn labels(backup: &Backup, graph: &Graph) -> BTreeMap<String, String> {
     let mut set = BTreeMap::from([
         (labels::BACKUP_TYPE, graph.action_set.spec.backup_type.to_string()),
         (labels::BACKUP_POLICY, graph.policy.name_any()),
-        (labels::BACKUP_REPO_NAME, graph.repo.name_any()),
     ]);
+    set.extend(graph.repo.as_ref().map(|repo| (labels::BACKUP_REPO_NAME, repo.name_any())));
     set.insert(labels::MANAGED_BY, labels::MANAGED_BY_DATAPROTECTION.to_owned());
     if !graph.prepared {
         set.insert(labels::WAIT_REPO_PREPARATION, kbbackup_api::names::TRUE.to_owned());
@@ -206,10 +240,10 @@ pub enum Next {
     },
     /// Every list has ended and one of them badly.
     Fail(String),
-    /// The backup is sealed by this digest.
+    /// Everything is done.
     Complete {
-        /// Digest of the seal.
-        seal: String,
+        /// Digest of the seal; none for snapshots alone.
+        seal: Option<String>,
     },
 }
 
@@ -226,6 +260,7 @@ pub fn advance(home: &str, status: &BackupStatus, seen: &[SeenAction], now: Time
         redo: vec![],
         obstacles: vec![],
         busy: false,
+        measured: false,
         seal: None,
     };
     for list in plan::lists(&status.actions) {
@@ -247,10 +282,11 @@ pub fn advance(home: &str, status: &BackupStatus, seen: &[SeenAction], now: Time
     let next = match (walk.busy, failed(&walk), walk.seal.take()) {
         (true, _, _) => Next::Work { start: walk.start, redo: walk.redo, obstacle: walk.obstacles.into_iter().next() },
         (false, Some(why), _) => Next::Fail(why),
-        (false, None, Some(seal)) => Next::Complete { seal },
+        (false, None, Some(seal)) => Next::Complete { seal: Some(seal) },
+        (false, None, None) if walk.is_all_snapshots() => Next::Complete { seal: None },
         (false, None, None) => Next::Fail("the backup has no action that seals it".to_owned()),
     };
-    if walk.attempts.iter().any(|(action, _)| action.starts_with("dp-backup-")) {
+    if walk.measured || walk.attempts.iter().any(|(action, _)| action.starts_with("dp-backup-")) {
         totals(&mut walk.status);
     }
     Advance { status: walk.status, attempts: walk.attempts, next }
@@ -266,6 +302,8 @@ struct Walk<'a> {
     redo: Vec<usize>,
     obstacles: Vec<String>,
     busy: bool,
+    /// Snapshots have been taken.
+    measured: bool,
     seal: Option<String>,
 }
 
@@ -290,6 +328,11 @@ impl Walk<'_> {
                 self.obstacles.extend(obstacle.clone());
                 false
             }
+            Outcome::Succeeded { .. } if plan::is_snapshot(action) => {
+                volumes::decide::complete(&mut self.status.actions[index], &seen.snapshots, self.now);
+                self.measured = true;
+                true
+            }
             Outcome::Succeeded { pod: None } => {
                 self.run(index);
                 self.redo.push(index);
@@ -306,6 +349,13 @@ impl Walk<'_> {
                 self.fail(index, why)
             }
         }
+    }
+
+    /// Whether the backup consists of snapshots, with or without hooks: then nothing lies in a repository.
+    fn is_all_snapshots(&self) -> bool {
+        let actions = &self.status.actions;
+        let completed = |action: &ActionStatus| action.phase == Some(ActionPhase::Completed);
+        actions.iter().any(plan::is_snapshot) && !actions.iter().any(plan::is_seal) && actions.iter().all(completed)
     }
 
     fn run(&mut self, index: usize) {

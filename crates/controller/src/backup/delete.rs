@@ -9,7 +9,8 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kbbackup_api::names::labels;
 use kbbackup_api::v1alpha1::{
-    ActionSet, Backup, BackupPhase, BackupRepo, BackupStatus, DeletionPolicy, PodSelector, Restore, RestorePhase,
+    ActionSet, Backup, BackupMethod, BackupPhase, BackupRepo, BackupStatus, DeletionPolicy, PodSelector, Restore,
+    RestorePhase,
 };
 use kube::api::DeleteParams;
 use kube::runtime::controller::Action;
@@ -18,7 +19,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
 use super::terminating::{self, Site};
-use super::{apply, build, continuous, observe, plan};
+use super::{apply, build, continuous, observe, plan, volumes};
 use crate::cluster::record;
 use crate::context::Context;
 use crate::error::{Classified as _, is_not_found};
@@ -120,6 +121,14 @@ async fn remove(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result
         worker::apply::delete(&ctx.client, set.as_ref()).await?;
     }
     if backup.spec.deletion_policy == DeletionPolicy::Retain {
+        let kept = if takes_snapshots(status) { volumes::apply::release(ctx, backup).await? } else { Vec::new() };
+        if !kept.is_empty() {
+            let note = format!("deletionPolicy is Retain: the volumesnapshots stay: {}", kept.join(", "));
+            ctx.event(backup, EventType::Warning, "Retain", note).await;
+        }
+        if !kept.is_empty() && status.backup_repo_name.is_none() {
+            return Ok(Step::Done);
+        }
         let path = status.path.as_deref().unwrap_or("nothing");
         let repo = status.backup_repo_name.as_deref().unwrap_or("no repository");
         let note = format!("deletionPolicy is Retain: the data stays at {path} in {repo}");
@@ -134,6 +143,12 @@ async fn remove(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result
     {
         return Ok(Step::Wait(None));
     }
+    if takes_snapshots(status) {
+        let left = volumes::apply::remove(ctx, backup).await?;
+        if !left.is_empty() {
+            return Ok(Step::Wait(Some(format!("waiting for the volumesnapshots to be gone: {}", left.join(", ")))));
+        }
+    }
     match terminating::site(ctx, backup).await? {
         Site::Home => remove_files(ctx, backup, status, Site::Home).await,
         Site::Manager => remove_files_elsewhere(ctx, backup, status).await,
@@ -142,6 +157,10 @@ async fn remove(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result
             Ok(Step::Done)
         }
     }
+}
+
+fn takes_snapshots(status: &BackupStatus) -> bool {
+    status.backup_method.as_ref().is_some_and(BackupMethod::snapshot_volumes)
 }
 
 /// Removes the files of a backup whose namespace is being deleted: for a while, then the namespace may go.

@@ -37,6 +37,7 @@ pub mod plan;
 pub mod terminating;
 #[cfg(test)]
 mod tests;
+pub mod volumes;
 pub mod workload;
 
 /// Somebody wrote first, or the store is behind our own writing.
@@ -102,7 +103,8 @@ async fn begin(ctx: &Context, backup: &Backup) -> Result<Action, Error> {
         notes.remove(annotations::WAITING_FOR);
         let backup = apply::metadata(&ctx.client, backup.clone(), &begin.labels, &notes, true).await?;
         let namespace = backup.namespace().unwrap_or_default();
-        let why = format!("waiting for the access to BackupRepo {} in namespace {namespace}", graph.repo.name_any());
+        let repo = graph.repo.as_ref().map(kube::ResourceExt::name_any).unwrap_or_default();
+        let why = format!("waiting for the access to BackupRepo {repo} in namespace {namespace}");
         return Box::pin(refuse(ctx, backup, Refusal::not_yet(LONG, why))).await;
     };
     let backup = apply::publish(&ctx.client, backup, &begin.status).await?;
@@ -153,13 +155,14 @@ async fn advance(ctx: &Context, backup: Backup) -> Result<Action, Error> {
         }
         Next::Complete { seal } => {
             notes.insert(annotations::WAITING_FOR, None);
-            notes.insert(annotations::SEAL, Some(seal));
+            let how = if seal.is_some() { "completed and sealed" } else { "completed" };
+            notes.extend(seal.map(|seal| (annotations::SEAL, Some(seal))));
             let backup = apply::metadata(&ctx.client, backup, &BTreeMap::new(), &notes, false).await?;
             let done = decide::completed(&backup, &step.status, ctx.now());
             let backup = apply::publish(&ctx.client, backup, &done).await?;
             let size = done.total_size.as_deref().unwrap_or("unknown size");
             let took = done.duration.as_deref().unwrap_or_default();
-            let note = format!("backup {} is completed and sealed ({size}, {took})", backup.name_any());
+            let note = format!("backup {} is {how} ({size}, {took})", backup.name_any());
             ctx.event(&backup, EventType::Normal, "CreatedBackup", note).await;
             ctx.metrics.finished("Backup", BackupPhase::Completed.as_str(), "");
             Ok(Action::requeue(AT_ONCE))
@@ -194,6 +197,11 @@ async fn start_jobs(
     start: &[usize],
     attempts: &str,
 ) -> Result<(), Error> {
+    let (snapshots, start): (Vec<usize>, Vec<usize>) =
+        start.iter().partition(|index| plan::is_snapshot(&status.actions[**index]));
+    for index in snapshots {
+        volumes::apply::take(ctx, backup, status, &status.actions[index]).await?;
+    }
     if start.is_empty() {
         return Ok(());
     }
@@ -213,7 +221,7 @@ async fn start_jobs(
     let backup = whole.as_ref().unwrap_or(backup);
     let site = build::Site { backup, status, ingredients: &ingredients, settings: &ctx.settings };
     for index in start {
-        let job = site.job(status.actions[*index].name.as_deref().unwrap_or_default(), attempts)?;
+        let job = site.job(status.actions[index].name.as_deref().unwrap_or_default(), attempts)?;
         create(ctx, backup, &job).await?;
     }
     Ok(())

@@ -18,7 +18,7 @@ use kube::api::ListParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
-use super::{apply, continuous, link, plan, workload};
+use super::{apply, continuous, link, plan, volumes, workload};
 use crate::cluster::record::{self, Record};
 use crate::context::Context;
 use crate::worker::error::{A_WHILE, Doing as _, Error, LONG, Refusal, SOON};
@@ -35,10 +35,10 @@ pub struct Graph {
     pub method: BackupMethod,
     /// The recipe.
     pub action_set: ActionSet,
-    /// The repository, Ready.
-    pub repo: BackupRepo,
+    /// The repository, Ready; none for snapshots alone.
+    pub repo: Option<BackupRepo>,
     /// How it is reached.
-    pub way: Way,
+    pub way: Option<Way>,
     /// Whether the namespace has the Secret or claim for that.
     pub prepared: bool,
     /// Targets and their pods.
@@ -86,9 +86,16 @@ pub async fn graph(ctx: &Context, backup: &Backup) -> Result<Graph, Error> {
     if action_set.spec.backup_type == BackupType::Continuous {
         continuous::observe::schedule_is_available(ctx, backup, &namespace).await?;
     }
-    let repo = repo(ctx, backup, &policy).await?;
-    let way = Way::of(&repo).map_err(|error| Refusal::not_yet(LONG, error))?;
-    let parent = parent(ctx, backup, &method, &action_set, &repo, &policy).await?;
+    let repo = if plan::needs_repo(&action_set.spec, method.snapshot_volumes()) {
+        Some(repo(ctx, backup, &policy).await?)
+    } else {
+        None
+    };
+    let way = repo.as_ref().map(Way::of).transpose().map_err(|error| Refusal::not_yet(LONG, error))?;
+    let parent = match &repo {
+        Some(repo) => parent(ctx, backup, &method, &action_set, repo, &policy).await?,
+        None => None,
+    };
     let encryption = match &parent {
         Some(parent) => parent.encryption.as_ref(),
         None => policy.spec.encryption_config.as_ref(),
@@ -96,7 +103,8 @@ pub async fn graph(ctx: &Context, backup: &Backup) -> Result<Graph, Error> {
     let (several, wanted) = effective_targets(&policy, &method)?;
     let check_encryption = check_encryption(ctx, &namespace, encryption);
     let prepared = async {
-        read::prepared(&ctx.client, &namespace, &way)
+        let Some(way) = &way else { return Ok(true) };
+        read::prepared(&ctx.client, &namespace, way)
             .await
             .doing(|| format!("looking for the repository's Secret or claim in {namespace}"))
     };
@@ -106,6 +114,11 @@ pub async fn graph(ctx: &Context, backup: &Backup) -> Result<Graph, Error> {
     }));
     let ((), (prepared, targets)) = try_join(check_encryption, try_join(prepared, targets)).await?;
     let targets: Vec<_> = wanted.into_iter().zip(targets).collect();
+    if method.snapshot_volumes() {
+        let pods: Vec<&Pod> = targets.iter().flat_map(|(_, pods)| pods).collect();
+        volumes::build::all_exist(&pods, &method)?;
+        try_join_all(pods.into_iter().map(|pod| volumes::observe::sources(ctx, pod, &method))).await?;
+    }
     let first = targets.first().and_then(|(_, pods)| pods.first());
     let of = targets.last().and_then(|(_, pods)| pods.first()).and_then(|pod| pod.labels().get(labels::INSTANCE));
     let cluster = match of {
@@ -147,11 +160,10 @@ pub(super) fn method(policy: &BackupPolicy, backup: &Backup) -> Result<BackupMet
 
 pub(super) async fn action_set(ctx: &Context, method: &BackupMethod) -> Result<ActionSet, Error> {
     let Some(name) = method.action_set_name.as_deref().filter(|name| !name.is_empty()) else {
-        let why = if method.snapshot_volumes() {
-            format!("method {} takes volume snapshots, which this version of kbbackup does not do yet", method.name)
-        } else {
-            format!("method {} names neither an actionSetName nor snapshotVolumes", method.name)
-        };
+        if method.snapshot_volumes() {
+            return Ok(ActionSet::default());
+        }
+        let why = format!("method {} names neither an actionSetName nor snapshotVolumes", method.name);
         return Err(Refusal::fatal(why).into());
     };
     let api = Api::all(ctx.client.clone());
@@ -164,14 +176,30 @@ pub(super) async fn action_set(ctx: &Context, method: &BackupMethod) -> Result<A
 pub(super) fn supported(method: &BackupMethod, set: &ActionSet) -> Result<(), Refusal> {
     let name = set.name_any();
     if method.snapshot_volumes() {
-        let why =
-            format!("method {} takes volume snapshots, which this version of kbbackup does not do yet", method.name);
-        return Err(Refusal::fatal(why));
+        if volumes::build::wanted(method).is_empty() {
+            return Err(Refusal::fatal(format!(
+                "method {} takes snapshots but names no targetVolumes.volumes",
+                method.name
+            )));
+        }
+        if !matches!(set.spec.backup_type, BackupType::Full | BackupType::Selective) {
+            return Err(Refusal::fatal(format!(
+                "ActionSet {name} is {}, but a snapshot always holds everything: method {} needs one that is Full",
+                set.spec.backup_type, method.name
+            )));
+        }
     }
     let Some(actions) = &set.spec.backup else {
+        if method.snapshot_volumes() {
+            return Ok(());
+        }
         return Err(Refusal::fatal(format!("ActionSet {name} has no backup part")));
     };
-    if actions.backup_data.is_none() && actions.pre_backup.is_empty() && actions.post_backup.is_empty() {
+    if !method.snapshot_volumes()
+        && actions.backup_data.is_none()
+        && actions.pre_backup.is_empty()
+        && actions.post_backup.is_empty()
+    {
         return Err(Refusal::fatal(format!("ActionSet {name} has no backup action")));
     }
     let all = actions.pre_backup.iter().chain(&actions.post_backup);
@@ -435,8 +463,8 @@ pub struct Ingredients {
     pub backoff_limit: i32,
     /// The recipe.
     pub action_set: ActionSet,
-    /// How the repository is reached.
-    pub access: RepoAccess,
+    /// How the repository is reached; none for snapshots alone.
+    pub access: Option<RepoAccess>,
     /// The target pods by name.
     pub pods: BTreeMap<String, Pod>,
 }
@@ -459,7 +487,10 @@ pub async fn ingredients(
         .doing(|| format!("reading BackupPolicy {name}"))?;
     let method = status.backup_method.as_ref().ok_or_else(|| Refusal::fatal("status.backupMethod is gone"))?;
     let action_set = action_set(ctx, method).await?;
-    let access = access(ctx, status).await?;
+    let access = match status.backup_repo_name {
+        Some(_) => Some(access(ctx, status).await?),
+        None => None,
+    };
     let api = Api::<Pod>::namespaced(ctx.client.clone(), &namespace);
     let found = try_join_all(pods.iter().map(|pod| api.get_opt(pod)))
         .await
@@ -497,6 +528,15 @@ pub struct SeenAction {
     pub outcome: Outcome,
     /// The last words of a failed pod.
     pub words: Option<String>,
+    /// Of snapshots: those that are ready.
+    pub snapshots: Vec<volumes::decide::Taken>,
+}
+
+impl SeenAction {
+    /// What a Job shows.
+    pub fn of_job(outcome: Outcome, words: Option<String>) -> Self {
+        Self { outcome, words, snapshots: Vec::new() }
+    }
 }
 
 /// Looks at the Jobs of all actions that are not over, by the stores; what is decisive is asked of the API server.
@@ -511,7 +551,11 @@ pub async fn children(ctx: &Context, backup: &Backup, actions: &[ActionStatus]) 
     let mut seen = Vec::with_capacity(actions.len());
     for action in actions {
         if matches!(action.phase, Some(ActionPhase::Completed | ActionPhase::Failed)) {
-            seen.push(SeenAction { outcome: Outcome::Absent, words: None });
+            seen.push(SeenAction::of_job(Outcome::Absent, None));
+            continue;
+        }
+        if plan::is_snapshot(action) {
+            seen.push(volumes::observe::look(ctx, backup, action));
             continue;
         }
         let job = action.object_ref.as_ref().and_then(|reference| stored_job(ctx, backup, reference));
@@ -528,7 +572,7 @@ pub async fn children(ctx: &Context, backup: &Backup, actions: &[ActionStatus]) 
             }
             _ => None,
         };
-        seen.push(SeenAction { outcome, words });
+        seen.push(SeenAction::of_job(outcome, words));
     }
     Ok(seen)
 }
@@ -617,7 +661,12 @@ mod tests {
         let actions = archiver_with_hook.spec.backup.get_or_insert_default();
         actions.pre_backup = serde_json::from_value(json!([{ "job": {"image": "i", "command": []} }])).unwrap();
         assert!(matches!(supported(&method(false), &archiver_with_hook), Err(Refusal::Fatal(_))));
-        assert!(matches!(supported(&method(true), &set("Full")), Err(Refusal::Fatal(_))));
+        assert!(matches!(supported(&method(true), &set("Full")), Err(Refusal::Fatal(_))), "it names no volumes");
+        let volumes = serde_json::from_value(json!({ "volumes": ["data"] })).unwrap();
+        let snapshots = BackupMethod { target_volumes: Some(volumes), ..method(true) };
+        assert_eq!(supported(&snapshots, &set("Full")), Ok(()));
+        assert_eq!(supported(&snapshots, &ActionSet::default()), Ok(()), "no recipe is needed");
+        assert!(matches!(supported(&snapshots, &set("Incremental")), Err(Refusal::Fatal(_))));
         let hook: ActionSet =
             serde_json::from_value(json!({ "metadata": {"name": "a"}, "spec": {"backup": {"preBackup": [{}]}} }))
                 .unwrap();

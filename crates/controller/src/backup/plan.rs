@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use kbbackup_api::v1alpha1::{
-    ActionSetSpec, ActionStatus, BackupStatus, BackupStatusTarget, BackupType, PodSelectionStrategy, PodSelector,
+    ActionSetSpec, ActionStatus, BackupActionSpec, BackupStatus, BackupStatusTarget, BackupType, PodSelectionStrategy,
+    PodSelector,
 };
 use kbbackup_core::{layout, names};
 
@@ -14,6 +15,8 @@ pub enum Kind {
     Before(usize),
     /// `backupData`.
     Data,
+    /// Snapshots of the pod's volumes.
+    Snapshot,
     /// `postBackup` entry of this index.
     After(usize),
     /// Ours: the manifest and the seal.
@@ -33,8 +36,14 @@ pub struct Planned {
     pub pod: String,
 }
 
-/// All actions of a backup, list after list, the seal last. A list belongs to one pod of one target.
-pub fn plan(set: &ActionSetSpec, targets: &[BackupStatusTarget]) -> Vec<Planned> {
+/// Whether a backup of this kind writes to a repository: snapshots alone need none.
+pub fn needs_repo(set: &ActionSetSpec, snapshots: bool) -> bool {
+    !snapshots || set.backup.as_ref().is_some_and(|backup| backup.backup_data.is_some())
+}
+
+/// All actions of a backup, list after list, the seal last where there is something to seal. A list belongs to one pod of
+/// one target.
+pub fn plan(set: &ActionSetSpec, targets: &[BackupStatusTarget], snapshots: bool) -> Vec<Planned> {
     if set.backup_type == BackupType::Continuous {
         return archivers(targets);
     }
@@ -43,19 +52,23 @@ pub fn plan(set: &ActionSetSpec, targets: &[BackupStatusTarget]) -> Vec<Planned>
         let target_name = chosen.target.name.as_deref().unwrap_or_default();
         for (index, pod) in chosen.selected_target_pods.iter().enumerate() {
             let mut add = |name, kind| all.push(Planned { name, kind, target, pod: pod.clone() });
-            let Some(backup) = &set.backup else { continue };
+            let none = BackupActionSpec::default();
+            let backup = set.backup.as_ref().unwrap_or(&none);
             for before in 0..backup.pre_backup.len() {
                 add(names::pre_backup_action(target_name, before, index), Kind::Before(before));
             }
             if backup.backup_data.is_some() {
                 add(names::backup_action(target_name, index), Kind::Data);
             }
+            if snapshots {
+                add(names::snapshot_action(target_name, index), Kind::Snapshot);
+            }
             for after in 0..backup.post_backup.len() {
                 add(names::post_backup_action(target_name, after, index), Kind::After(after));
             }
         }
     }
-    if !all.is_empty() {
+    if !all.is_empty() && needs_repo(set, snapshots) {
         all.push(Planned { name: names::SEAL_ACTION.to_owned(), kind: Kind::Seal, target: 0, pod: String::new() });
     }
     all
@@ -110,8 +123,10 @@ pub fn lists(actions: &[ActionStatus]) -> Vec<Range<usize>> {
         let name = action.name.as_deref().unwrap_or_default();
         if name.starts_with("dp-prebackup-") {
             0
-        } else if name.starts_with("dp-postbackup-") {
+        } else if is_snapshot(action) {
             2
+        } else if name.starts_with("dp-postbackup-") {
+            3
         } else {
             1
         }
@@ -124,7 +139,7 @@ pub fn lists(actions: &[ActionStatus]) -> Vec<Range<usize>> {
         let goes_on = index > 0 && lists.last().is_some_and(|list| list.end == index) && {
             let before = &actions[index - 1];
             let ranks = (rank(before), rank(action));
-            before.target_pod_name == action.target_pod_name && ranks.0 <= ranks.1 && ranks != (1, 1)
+            before.target_pod_name == action.target_pod_name && ranks.0 <= ranks.1 && !matches!(ranks, (1, 1) | (2, 2))
         };
         match lists.last_mut() {
             Some(list) if goes_on => list.end = index + 1,
@@ -132,6 +147,12 @@ pub fn lists(actions: &[ActionStatus]) -> Vec<Range<usize>> {
         }
     }
     lists
+}
+
+/// Whether this action takes snapshots.
+pub fn is_snapshot(action: &ActionStatus) -> bool {
+    let name = action.name.as_deref().unwrap_or_default();
+    name.strip_prefix(names::SNAPSHOT_ACTION).is_some_and(|rest| rest.starts_with('-'))
 }
 
 /// Whether this is the sealing action.
@@ -162,7 +183,7 @@ mod tests {
     #[test]
     fn behaviour_4_4_one_list_per_pod_in_order() {
         let targets = [target(Some("shard-a"), "All", &["p-0", "p-1"]), target(Some("shard-b"), "Any", &["q-0"])];
-        let planned = plan(&set(), &targets);
+        let planned = plan(&set(), &targets, false);
         let names: Vec<_> = planned.iter().map(|action| action.name.as_str()).collect();
         assert_eq!(
             names,
@@ -197,9 +218,33 @@ mod tests {
     fn behaviour_4_9_one_archiver_per_target_on_its_first_pod() {
         let continuous = ActionSetSpec { backup_type: BackupType::Continuous, ..set() };
         let targets = [target(Some("a"), "All", &["p-0", "p-1"]), target(Some("b"), "Any", &["q-0"])];
-        let planned = plan(&continuous, &targets);
+        let planned = plan(&continuous, &targets, false);
         let told: Vec<_> = planned.iter().map(|action| (action.name.as_str(), action.pod.as_str())).collect();
         assert_eq!(told, [("dp-backup-a-0", "p-0"), ("dp-backup-b-0", "q-0")]);
+    }
+
+    #[test]
+    fn behaviour_4_4_snapshots_come_before_post_backup() {
+        let targets = [target(None, "All", &["p-0", "p-1"])];
+        let named = |planned: Vec<Planned>| planned.into_iter().map(|action| action.name).collect::<Vec<_>>();
+        let planned = named(plan(&set(), &targets[..1], true));
+        assert_eq!(
+            planned[..5],
+            ["dp-prebackup-0-0", "dp-prebackup-1-0", "dp-backup-0", "createVolumeSnapshot-0", "dp-postbackup-0-0"]
+        );
+        assert_eq!(planned.last().unwrap(), "dp-seal", "what backupData wrote is sealed");
+        let alone = named(plan(&ActionSetSpec::default(), &targets, true));
+        assert_eq!(alone, ["createVolumeSnapshot-0", "createVolumeSnapshot-1"], "nothing lies in a repository");
+        let status = |name: &String, pod: &str| ActionStatus {
+            name: Some(name.clone()),
+            target_pod_name: Some(pod.into()),
+            ..ActionStatus::default()
+        };
+        assert_eq!(
+            lists(&planned[..5].iter().map(|name| status(name, "p-0")).collect::<Vec<_>>()).first(),
+            Some(&(0..5))
+        );
+        assert_eq!(lists(&alone.iter().map(|name| status(name, "p-0")).collect::<Vec<_>>()), [0..1, 1..2]);
     }
 
     #[test]

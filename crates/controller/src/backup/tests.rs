@@ -62,7 +62,7 @@ fn graph(strategy: &str, pods: &[&str]) -> Graph {
                 "backupData": {"image": "", "command": ["bash", "-c", "true"], "runOnTargetPodNode": true}}}})),
         repo: from(json!({"metadata": {"name": "main"}, "spec": {"storageProviderRef": "s3", "accessMethod": "Tool",
             "pvReclaimPolicy": "Retain", "pathPrefix": "prod"}, "status": {"toolConfigSecretName": "tool"}})),
-        way: Way::Tool { secret: "tool".into() },
+        way: Some(Way::Tool { secret: "tool".into() }),
         prepared: true,
         targets: vec![(
             from(
@@ -92,7 +92,11 @@ fn ingredients(pods: &[&str]) -> Ingredients {
     Ingredients {
         backoff_limit: 2,
         action_set: graph.action_set,
-        access: RepoAccess { way: graph.way, kopia_path: None, encryption: graph.policy.spec.encryption_config },
+        access: graph.way.map(|way| RepoAccess {
+            way,
+            kopia_path: None,
+            encryption: graph.policy.spec.encryption_config,
+        }),
         pods: pods.iter().map(|name| ((*name).to_owned(), pod(name))).collect(),
     }
 }
@@ -129,7 +133,12 @@ fn behaviour_4_8_jobs(#[case] name: &str) {
 #[test]
 fn behaviour_4_14_delete_job() {
     let (backup, status) = started("Any", &["pg-0"]);
-    insta::assert_yaml_snapshot!(build::delete_files(&backup, &status, &ingredients(&[]).access, &settings()));
+    insta::assert_yaml_snapshot!(build::delete_files(
+        &backup,
+        &status,
+        ingredients(&[]).access.as_ref().unwrap(),
+        &settings()
+    ));
 }
 
 #[test]
@@ -196,7 +205,7 @@ fn a_worker_is_never_taken_for_the_database() {
 }
 
 fn seen(outcome: Outcome) -> SeenAction {
-    SeenAction { outcome, words: None }
+    SeenAction::of_job(outcome, None)
 }
 
 fn absent() -> SeenAction {
@@ -208,10 +217,8 @@ fn running() -> SeenAction {
 }
 
 fn failed() -> SeenAction {
-    SeenAction {
-        outcome: Outcome::Failed { why: "BackoffLimitExceeded:too often".into(), pod: None },
-        words: Some("Log Collector Output: it broke".into()),
-    }
+    let outcome = Outcome::Failed { why: "BackoffLimitExceeded:too often".into(), pod: None };
+    SeenAction::of_job(outcome, Some("Log Collector Output: it broke".into()))
 }
 
 fn ended(container: &str, message: &str) -> SeenAction {
@@ -252,14 +259,14 @@ fn behaviour_4_4_actions_follow_one_another_and_the_seal_is_last() {
     assert_eq!(step.next, start(&[3]));
     let step =
         advance(&step.status, &[absent(), absent(), absent(), ended("seal", r#"{"version":1,"seal":"digest"}"#)]);
-    assert_eq!(step.next, Next::Complete { seal: "digest".into() });
+    assert_eq!(step.next, Next::Complete { seal: Some("digest".into()) });
     let done = decide::completed(&backup, &step.status, now());
     assert_eq!(done.phase, Some(BackupPhase::Completed));
     assert_eq!(serde_json::to_value(&done.expiration).unwrap(), json!("2026-08-27T03:00:00Z"));
     // Killed before the status was written: the same look gives the same end.
     let again =
         advance(&step.status, &[absent(), absent(), absent(), ended("seal", r#"{"version":1,"seal":"digest"}"#)]);
-    assert_eq!(again.next, Next::Complete { seal: "digest".into() });
+    assert_eq!(again.next, Next::Complete { seal: Some("digest".into()) });
 }
 
 #[test]
@@ -405,4 +412,44 @@ fn workers_are_mapped_to_their_backup() {
     let owner = json!([{"apiVersion": "x", "kind": "Backup", "name": "b2", "uid": "u"}]);
     assert_eq!(of(json!({"namespace": "demo", "ownerReferences": owner})), Some("demo/b2".into()));
     assert_eq!(of(json!({"namespace": "demo", "labels": BTreeMap::from([("x", "y")])})), None);
+}
+
+/// A backup of snapshots alone: no ActionSet, no repository.
+fn snapshot_graph(pods: &[&str]) -> Graph {
+    Graph {
+        method: from(json!({"name": "snap", "snapshotVolumes": true, "targetVolumes": {"volumes": ["data"]}})),
+        action_set: kbbackup_api::v1alpha1::ActionSet::default(),
+        repo: None,
+        way: None,
+        ..graph("All", pods)
+    }
+}
+
+#[test]
+fn behaviour_4_3_snapshots_need_no_repository() {
+    let begin = decide::begin(&backup(), &snapshot_graph(&["pg-0", "pg-1"]), &settings(), now()).unwrap();
+    assert!(!begin.labels.contains_key("dataprotection.kubeblocks.io/backup-repo-name"));
+    assert_eq!(begin.labels["dataprotection.kubeblocks.io/backup-type"], "Full");
+    assert!(begin.annotations.contains_key("kbbackup.io/workload"), "a restore can bring the workload back");
+    assert_eq!((&begin.status.path, &begin.status.backup_repo_name), (&None, &None));
+    insta::assert_json_snapshot!(begin.status.actions);
+}
+
+#[test]
+fn a_snapshot_backup_is_completed_when_every_snapshot_is_ready_and_not_before() {
+    let mut status = decide::begin(&backup(), &snapshot_graph(&["pg-0", "pg-1"]), &settings(), now()).unwrap().status;
+    let step = |status: &BackupStatus, seen: &[SeenAction]| decide::advance("demo", status, seen, now());
+    let begun = step(&status, &[absent(), absent()]);
+    assert!(matches!(&begun.next, Next::Work { start, .. } if *start == [0, 1]), "{:?}", begun.next);
+    let taken = super::volumes::decide::Taken { size: Some("1Gi".into()), ..Default::default() };
+    let ready = SeenAction { snapshots: vec![taken], ..seen(Outcome::Succeeded { pod: None }) };
+    let half = step(&begun.status, &[ready.clone(), running()]);
+    assert!(matches!(half.next, Next::Work { .. }));
+    let whole = step(&half.status, &[absent(), ready]);
+    assert_eq!(whole.next, Next::Complete { seal: None });
+    assert_eq!(whole.status.total_size.as_deref(), Some("2147483648"));
+    status = whole.status;
+    assert_eq!(step(&status, &[absent(), absent()]).next, Next::Complete { seal: None }, "again after a crash");
+    let broken = step(&begun.status, &[failed(), running()]);
+    assert!(matches!(broken.next, Next::Work { .. }), "the other snapshot is awaited");
 }

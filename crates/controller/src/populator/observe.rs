@@ -251,7 +251,7 @@ fn snapshot(
         )));
     }
     let volume = volume.unwrap_or_default();
-    snapshot_of(backup, volume, pod).ok_or_else(|| {
+    sets::snapshot_of(backup, None, volume, pod).ok_or_else(|| {
         Refusal::fatal(format!("backup {name} recorded no snapshot of volume {volume:?}, so nothing can be restored"))
     })
 }
@@ -265,16 +265,6 @@ fn of_pod(pod: String) -> RequiredPolicyForAllPodSelection {
         data_restore_policy: DataRestorePolicy::OneToMany,
         source_of_one_to_many: Some(SourceOfOneToMany { target_pod_name: pod }),
     }
-}
-
-/// The VolumeSnapshot that holds `volume`, of `pod` where the backup keeps pods apart.
-fn snapshot_of(backup: &Backup, volume: &str, pod: Option<&str>) -> Option<String> {
-    let actions = &backup.status.as_ref()?.actions;
-    let mut of_pod = actions.iter().filter(|action| pod.is_none() || action.target_pod_name.as_deref() == pod);
-    of_pod.find_map(|action| {
-        let found = action.volume_snapshots.iter().find(|snapshot| snapshot.volume_name.as_deref() == Some(volume))?;
-        found.name.clone().filter(|name| !name.is_empty())
-    })
 }
 
 /// In-tree provisioners that Kubernetes has handed over to CSI drivers for good.
@@ -394,8 +384,8 @@ mod tests {
                 {"targetPodName": "pg-1", "volumeSnapshots": [{"name": "s-1", "volumeName": "data"}]}]} }),
         )
         .unwrap();
-        assert_eq!(snapshot_of(&backup, "data", Some("pg-1")).as_deref(), Some("s-1"));
-        assert_eq!(snapshot_of(&backup, "data", None).as_deref(), Some("s-0"));
-        assert_eq!(snapshot_of(&backup, "logs", None), None);
+        assert_eq!(sets::snapshot_of(&backup, None, "data", Some("pg-1")).as_deref(), Some("s-1"));
+        assert_eq!(sets::snapshot_of(&backup, None, "data", None).as_deref(), Some("s-0"));
+        assert_eq!(sets::snapshot_of(&backup, None, "logs", None), None);
     }
 }

@@ -125,7 +125,7 @@ pub async fn workload(ctx: &Context, restore: &Restore, copy: &Copy) -> Result<(
 }
 
 /// Creates an object; false when one of this name exists.
-async fn create<K>(ctx: &Context, object: &K) -> Result<bool, Error>
+pub(super) async fn create<K>(ctx: &Context, object: &K) -> Result<bool, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
 {

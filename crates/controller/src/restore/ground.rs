@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use super::decide::Work;
 use super::observe::Repo;
 use super::sets::{self, Set};
-use super::{build, lineage, observe, tasks, workload};
+use super::{build, lineage, observe, tasks, volumes, workload};
 use crate::context::Context;
 use crate::worker::RepoAccess;
 use crate::worker::error::{Error, LONG, Refusal};
@@ -68,7 +68,10 @@ pub(super) async fn validate(
                     sets::mount_path(&wanted.backup, claim.wish)?;
                 }
             }
-            if access.is_none() && wanted.action_set.spec.restore.is_some() {
+            if wanted.uses_snapshots && build::has_claims(restore) {
+                volumes::check(ctx, restore, wanted).await?;
+            }
+            if access.is_none() && needs_repo(wanted) {
                 return Err(Refusal::fatal(format!(
                     "backup {} names no repository to restore from",
                     wanted.backup.name_any()
@@ -81,6 +84,15 @@ pub(super) async fn validate(
         observe::claims_are_free(ctx, restore, &existing).await?;
     }
     Ok(Ground { sets, access, copy })
+}
+
+/// Whether a set has Jobs that read what lies in a repository: snapshots alone do not.
+fn needs_repo(set: &Set) -> bool {
+    let recipe = set.action_set.spec.restore.as_ref();
+    recipe.is_some_and(|recipe| {
+        let jobs = || recipe.post_ready.iter().any(|action| action.job.is_some());
+        !set.uses_snapshots || recipe.prepare_data.is_some() || jobs()
+    })
 }
 
 /// The way to the repository of each set: that of the restore's own backup is known, a base may lie elsewhere.

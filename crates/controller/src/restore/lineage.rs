@@ -144,9 +144,9 @@ async fn recipe(ctx: &Context, backup: &Backup) -> Result<ActionSet, Error> {
     let method = backup.status.as_ref().and_then(|status| status.backup_method.as_ref());
     let method =
         method.ok_or_else(|| Refusal::fatal(format!("backup {name} records no method, so it has never run")))?;
-    if method.snapshot_volumes() {
-        let why = format!("backup {name} is a volume snapshot, which this version of kbbackup cannot restore yet");
-        return Err(Refusal::fatal(why).into());
+    if method.snapshot_volumes() && method.action_set_name.as_deref().unwrap_or_default().is_empty() {
+        // A snapshot needs no recipe: it is a full backup that its driver restores.
+        return Ok(ActionSet::default());
     }
     let set_name = method.action_set_name.as_deref().unwrap_or_default();
     let api = Api::<ActionSet>::all(ctx.client.clone());

@@ -36,6 +36,7 @@ mod stages;
 mod tasks;
 #[cfg(test)]
 mod tests;
+pub mod volumes;
 mod wake;
 pub mod workload;
 

@@ -1,13 +1,15 @@
 //! What a restore runs through, in order: behaviour 6.3. Pure, over backups that were read before (see
 //! [`super::lineage`]).
 
+use std::collections::BTreeSet;
+
 use kbbackup_api::names::{TRUE, annotations, labels};
 use kbbackup_api::v1alpha1::{
-    ActionSet, Backup, BackupPhase, BackupStatusTarget, BackupType, PodSelectionStrategy,
+    ActionSet, ActionStatus, Backup, BackupPhase, BackupStatusTarget, BackupType, PodSelectionStrategy,
     RequiredPolicyForAllPodSelection, RestoreVolumeClaim, VolumeConfig,
 };
 use kbbackup_core::chain::{self, Chain, Link};
-use kbbackup_core::pitr;
+use kbbackup_core::{names, pitr};
 use kube::ResourceExt as _;
 
 use crate::backup::{link, plan};
@@ -226,6 +228,31 @@ pub fn source_pod(
         return Ok(SourcePod::Pod(source));
     }
     Ok(target.selected_target_pods.get(index).cloned().map_or(SourcePod::None, SourcePod::Pod))
+}
+
+/// The VolumeSnapshot that a backup recorded of a volume: of this pod and target, where they are given.
+pub fn snapshot_of(backup: &Backup, target: Option<&str>, volume: &str, pod: Option<&str>) -> Option<String> {
+    let actions = &backup.status.as_ref()?.actions;
+    let of_target = |action: &&ActionStatus| {
+        // The target is a part of the action's name, before the index of the pod.
+        let name = action.name.as_deref().and_then(|name| name.rsplit_once('-')).map_or("", |(name, _)| name);
+        let prefix = names::SNAPSHOT_ACTION;
+        target.is_none_or(|target| name.strip_prefix(prefix).is_some_and(|rest| rest.trim_start_matches('-') == target))
+    };
+    let mut of_pod =
+        actions.iter().filter(of_target).filter(|action| pod.is_none() || action.target_pod_name.as_deref() == pod);
+    of_pod.find_map(|action| {
+        let found = action.volume_snapshots.iter().find(|snapshot| snapshot.volume_name.as_deref() == Some(volume))?;
+        found.name.clone().filter(|name| !name.is_empty())
+    })
+}
+
+/// The volumes that a backup recorded snapshots of.
+pub fn snapshot_volumes(backup: &Backup) -> Vec<String> {
+    let actions = backup.status.as_ref().map(|status| status.actions.as_slice()).unwrap_or_default();
+    let all = actions.iter().flat_map(|action| &action.volume_snapshots);
+    let names: BTreeSet<_> = all.filter_map(|snapshot| snapshot.volume_name.clone()).collect();
+    names.into_iter().collect()
 }
 
 /// Where a claim is mounted in the restore container.

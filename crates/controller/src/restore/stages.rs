@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 use super::decide::{self, Next, Task, Work};
 use super::ground::Ground;
 use super::sets::{Set, SourcePod};
-use super::{apply, build, observe, tasks, workload};
+use super::{apply, build, observe, tasks, volumes, workload};
 use crate::context::Context;
 use crate::worker::error::{Doing as _, Error, LONG, Refusal};
 use crate::worker::{account, apply as jobs};
@@ -33,8 +33,13 @@ pub(super) async fn run(
     let has_prepare =
         |set: &Set| set.action_set.spec.restore.as_ref().is_some_and(|restore| restore.prepare_data.is_some());
     if build::has_claims(restore) && !is_true(status, RestoreCondition::PrepareData) {
-        let steps = ground.sets.iter().enumerate().filter(|(_, set)| has_prepare(set));
-        for (index, set) in steps {
+        for (index, set) in ground.sets.iter().enumerate() {
+            if set.uses_snapshots {
+                volumes::create(ctx, restore, set).await?;
+            }
+            if !has_prepare(set) {
+                continue;
+            }
             let tasks = tasks::prepare(restore, index, set)?;
             match run_step(ctx, restore, ground, status, &tasks, true).await? {
                 Stage::Done => {}

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use super::build::{self, Site};
 use super::decide::Work;
 use super::sets::Set;
+use super::volumes;
+use crate::worker::error::Refusal;
 use crate::worker::repo::Way;
 use crate::worker::{RepoAccess, settings};
 
@@ -290,4 +292,80 @@ fn workers_and_workloads_are_mapped_to_their_restore() {
     assert_eq!(of(json!({"namespace": "manager", "labels": {name: "r1", home: "demo"}})), Some("demo/r1".into()));
     assert_eq!(of(json!({"annotations": {"kbbackup.io/restored-by": "demo/r2/u"}})), Some("demo/r2".into()));
     assert_eq!(of(json!({"namespace": "demo"})), None);
+}
+
+/// Two pods with two volumes each, as the reference records them.
+fn snapshots() -> Set {
+    let taken = |pod: usize, volume: &str| json!({"name": format!("b2-{pod}-{volume}"), "volumeName": volume});
+    let action = |pod: usize| {
+        json!({"name": format!("createVolumeSnapshot-{pod}"), "targetPodName": format!("pg-{pod}"),
+            "volumeSnapshots": [taken(pod, "data"), taken(pod, "wal")]})
+    };
+    let backup: Backup = from(json!({
+        "metadata": {"name": "b2", "namespace": "demo"}, "spec": {"backupPolicyName": "p", "backupMethod": "snap"},
+        "status": {"phase": "Completed", "backupMethod": {"name": "snap", "snapshotVolumes": true},
+            "target": {"podSelector": {"strategy": "All"}, "selectedTargetPods": ["pg-0", "pg-1"]},
+            "actions": [action(0), action(1)]}
+    }));
+    Set::alone(backup, kbbackup_api::v1alpha1::ActionSet::default())
+}
+
+fn one_to_one(volume: &str, replicas: i32) -> Restore {
+    let mut restore = restore();
+    let config = restore.spec.prepare_data_config.as_mut().unwrap();
+    config.required_policy_for_all_pod_selection = Some(from(json!({"dataRestorePolicy": "OneToOne"})));
+    let template = config.volume_claims_template.as_mut().unwrap();
+    template.replicas = replicas;
+    template.templates[0].volume.volume_source = Some(volume.to_owned());
+    restore
+}
+
+#[test]
+fn behaviour_6_5_each_replica_gets_the_snapshot_of_its_own_pod() {
+    let (set, restore) = (snapshots(), one_to_one("wal", 3));
+    assert!(set.uses_snapshots);
+    let wanted = volumes::wanted(&restore, &set).unwrap();
+    let told: Vec<_> = wanted.iter().map(|wanted| (wanted.claim.name.as_str(), wanted.snapshot.as_str())).collect();
+    // The reference gives all of them the first pod's. A third replica has no source, so it gets no claim.
+    assert_eq!(told, [("data-pg-1", "b2-0-wal"), ("data-pg-2", "b2-1-wal")]);
+    insta::assert_yaml_snapshot!(volumes::claim(&restore, &wanted[1]));
+}
+
+#[test]
+fn a_volume_without_a_snapshot_is_refused_and_never_left_empty() {
+    let restore = one_to_one("logs", 1);
+    let why = volumes::wanted(&restore, &snapshots()).unwrap_err().to_string();
+    assert!(why.contains("no snapshot of volume \"logs\" of pod pg-0") && why.contains("data, wal"), "{why}");
+    let mut elsewhere = one_to_one("data", 1);
+    elsewhere.metadata.namespace = Some("other".into());
+    let why = volumes::wanted(&elsewhere, &snapshots()).unwrap_err().to_string();
+    assert!(why.contains("restore it in demo"), "{why}");
+}
+
+#[test]
+fn a_missing_snapshot_or_a_small_claim_is_refused() {
+    let (set, restore) = (snapshots(), one_to_one("data", 1));
+    let wanted = volumes::wanted(&restore, &set).unwrap();
+    let fits = |status: Value| {
+        let snapshot = from(json!({"metadata": {"name": "b2-0-data"}, "spec": {"source": {}}, "status": status}));
+        volumes::fits("b2", &wanted[0], Some(&snapshot))
+    };
+    let why = volumes::fits("b2", &wanted[0], None).unwrap_err();
+    assert!(matches!(&why, Refusal::Fatal(why) if why.contains("volumesnapshot b2-0-data")), "{why}");
+    assert!(fits(json!({"readyToUse": true, "restoreSize": "1Gi"})).is_ok());
+    let small = fits(json!({"readyToUse": true, "restoreSize": "2Gi"})).unwrap_err().to_string();
+    assert!(small.contains("requests 1Gi") && small.contains("2Gi"), "{small}");
+    assert!(matches!(fits(json!({"readyToUse": false})), Err(Refusal::NotYet { .. })));
+}
+
+#[test]
+fn snapshots_of_two_targets_stay_apart() {
+    let backup: Backup = from(json!({
+        "metadata": {"name": "b"}, "spec": {"backupPolicyName": "p", "backupMethod": "snap"},
+        "status": {"actions": [
+            {"name": "createVolumeSnapshot-a-0", "volumeSnapshots": [{"name": "b-a-0-data", "volumeName": "data"}]},
+            {"name": "createVolumeSnapshot-b-0", "volumeSnapshots": [{"name": "b-b-0-data", "volumeName": "data"}]}]}
+    }));
+    assert_eq!(super::sets::snapshot_of(&backup, Some("b"), "data", None).as_deref(), Some("b-b-0-data"));
+    assert_eq!(super::sets::snapshot_of(&backup, Some("c"), "data", None), None);
 }

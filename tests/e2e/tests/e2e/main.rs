@@ -22,6 +22,7 @@ mod populator;
 mod replicas;
 mod repos;
 mod schedule;
+mod snapshots;
 
 use anyhow::Result;
 use kbbackup_testing::kubectl::Kubectl;

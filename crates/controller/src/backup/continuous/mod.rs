@@ -128,7 +128,7 @@ async fn tell(ctx: &Context, backup: &Backup, status: &BackupStatus) {
 /// The actions as the plan wants them; those that were there keep what they know.
 fn actions(backup: &Backup, ground: &Ground) -> Vec<ActionStatus> {
     let targets = plan::targets(&ground.status);
-    plan::plan(&ground.ingredients.action_set.spec, targets)
+    plan::plan(&ground.ingredients.action_set.spec, targets, false)
         .iter()
         .map(|planned| {
             let known = ground.status.actions.iter().find(|known| known.name.as_ref() == Some(&planned.name));
@@ -199,7 +199,7 @@ async fn make(
 /// What is seen of the archivers that should be.
 fn archivers(ctx: &Context, backup: &Backup, ground: &Ground) -> Vec<Archiver> {
     let targets = plan::targets(&ground.status);
-    let planned = plan::plan(&ground.ingredients.action_set.spec, targets);
+    let planned = plan::plan(&ground.ingredients.action_set.spec, targets, false);
     let seen = |planned: &plan::Planned| {
         let name = build::set_name(backup, &targets[planned.target]);
         let seen = see(ctx, backup, &planned.name, &name, &planned.pod);

@@ -175,7 +175,8 @@ pub async fn ground(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Re
     }
     (status.target, status.targets) = if several { (None, targets) } else { (targets.into_iter().next(), Vec::new()) };
     status.backup_method = Some(method);
-    let ingredients = Ingredients { backoff_limit: policy.spec.backoff_limit(), action_set, access, pods };
+    let ingredients =
+        Ingredients { backoff_limit: policy.spec.backoff_limit(), action_set, access: Some(access), pods };
     Ok(Ground { status, ingredients, cron: cron.unwrap_or_default(), missing })
 }
 

@@ -61,7 +61,7 @@ fn graph(targets: &[Option<&str>]) -> Graph {
                 "syncProgress": {"enabled": true, "intervalSeconds": 3}}}}})),
         repo: from(json!({"metadata": {"name": "main"}, "spec": {"storageProviderRef": "s3", "accessMethod": "Tool",
             "pvReclaimPolicy": "Retain", "pathPrefix": "prod"}, "status": {"toolConfigSecretName": "tool"}})),
-        way: Way::Tool { secret: "tool".into() },
+        way: Some(Way::Tool { secret: "tool".into() }),
         prepared: true,
         targets: targets
             .iter()
@@ -90,7 +90,11 @@ fn set(found: Option<&k8s_openapi::api::apps::v1::StatefulSet>, cron: &str) -> k
     let ingredients = Ingredients {
         backoff_limit: 2,
         action_set: graph.action_set,
-        access: RepoAccess { way: graph.way, kopia_path: None, encryption: graph.policy.spec.encryption_config },
+        access: graph.way.map(|way| RepoAccess {
+            way,
+            kopia_path: None,
+            encryption: graph.policy.spec.encryption_config,
+        }),
         pods: [("pg-0".to_owned(), database("pg-0"))].into(),
     };
     let site = Site { backup: &backup, status: &status, ingredients: &ingredients, settings: &settings() };
