@@ -279,6 +279,11 @@ fn without_colours(line: &str) -> String {
     first + &parts.map(|part| part.split_once('m').map_or(part, |(_, text)| text)).collect::<String>()
 }
 
+/// Folder of the Kubernetes programs, built if it is not in the cache.
+pub(crate) fn programs() -> Result<std::path::PathBuf> {
+    go::KUBERNETES.dir()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,9 +292,4 @@ mod tests {
     fn colours_are_taken_out() {
         assert_eq!(without_colours("\u{1b}[32mok\u{1b}[0m -- 3 Passed"), "ok -- 3 Passed");
     }
-}
-
-/// Folder of the Kubernetes programs, built if it is not in the cache.
-pub(crate) fn programs() -> Result<std::path::PathBuf> {
-    go::KUBERNETES.dir()
 }

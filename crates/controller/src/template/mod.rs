@@ -138,7 +138,7 @@ mod tests {
     )]
     #[case::must(r#"{{ mustToJson .m }}{{ mustRegexMatch "v" "v" }}"#, r#"{"k":"v"}true"#)]
     #[case::list_parts(
-        r#"{{ slice .l 1 }}{{ until 3 }}{{ untilStep 3 6 2 }}{{ chunk 1 .l }}"#,
+        "{{ slice .l 1 }}{{ until 3 }}{{ untilStep 3 6 2 }}{{ chunk 1 .l }}",
         "[y][0 1 2][3 5][[x] [y]]"
     )]
     #[case::map_parts(
@@ -192,15 +192,11 @@ mod tests {
         assert!(render(r#"{{ printf "%999999999s" `x` }}"#, &json!({})).is_err());
         assert!(render(&format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000)), &json!({})).is_err());
         assert!(render(&"{{ if true }}".repeat(5000), &json!({})).is_err());
-        let doubling: String = (0..31)
-            .map(|at| {
-                format!(
-                    "{{{{ define `t{at}` }}}}{{{{ template `t{}` }}}}{{{{ template `t{}` }}}}{{{{ end }}}}",
-                    at + 1,
-                    at + 1
-                )
-            })
-            .collect();
+        let twice = |at: u32| {
+            let next = at + 1;
+            format!("{{{{ define `t{at}` }}}}{{{{ template `t{next}` }}}}{{{{ template `t{next}` }}}}{{{{ end }}}}")
+        };
+        let doubling = (0..31).map(twice).collect::<Vec<_>>().concat();
         let error =
             render(&format!("{doubling}{{{{ define `t31` }}}}{{{{ end }}}}{{{{ template `t0` }}}}"), &json!({}))
                 .unwrap_err();

@@ -81,7 +81,7 @@ pub(super) fn call(name: &str, args: &[Value]) -> Outcome {
         "camelcase" => want(1).map(|()| json!(words(&arg(0)).iter().map(|word| capital(word)).collect::<String>())),
         "kebabcase" => want(1).map(|()| json!(words(&arg(0)).join("-"))),
         "snakecase" => want(1).map(|()| json!(words(&arg(0)).join("_"))),
-        "urlParse" => want(1).and_then(|()| address(&arg(0))),
+        "urlParse" => want(1).map(|()| address(&arg(0))),
         // Kinds
         "kindOf" => want(1).map(|()| json!(kind(&args[0]))),
         "kindIs" => want(2).map(|()| json!(kind(&args[1]) == arg(0))),
@@ -236,7 +236,7 @@ fn capital(word: &str) -> String {
 }
 
 /// Sprig's view of an address.
-fn address(text: &str) -> Outcome {
+fn address(text: &str) -> Value {
     let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let scheme_ends = rest.find(':').filter(|at| {
@@ -247,8 +247,8 @@ fn address(text: &str) -> Outcome {
     let (scheme, rest) = scheme_ends.map_or(("", rest), |at| (&rest[..at], &rest[at + 1..]));
     let Some(after) = rest.strip_prefix("//") else {
         let (opaque, path) = if scheme.is_empty() || rest.starts_with('/') { ("", rest) } else { (rest, "") };
-        return Ok(json!({ "scheme": scheme.to_lowercase(), "userinfo": "", "host": "", "hostname": "", "path": path,
-            "query": query, "opaque": opaque, "fragment": fragment }));
+        return json!({ "scheme": scheme.to_lowercase(), "userinfo": "", "host": "", "hostname": "", "path": path,
+            "query": query, "opaque": opaque, "fragment": fragment });
     };
     let (authority, path) = after.find('/').map_or((after, ""), |at| after.split_at(at));
     let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
@@ -256,6 +256,6 @@ fn address(text: &str) -> Outcome {
         Some((inside, _)) => inside,
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    Ok(json!({ "scheme": scheme.to_lowercase(), "userinfo": user, "host": host, "hostname": hostname, "path": path,
-        "query": query, "opaque": "", "fragment": fragment }))
+    json!({ "scheme": scheme.to_lowercase(), "userinfo": user, "host": host, "hostname": hostname, "path": path,
+        "query": query, "opaque": "", "fragment": fragment })
 }
