@@ -1,6 +1,6 @@
 //! A continuous backup whose archiver is killed again and again loses nothing, ends with its schedule, and leaves nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kbbackup_e2e::{LIMIT, S3_BUCKET, S3_KEYS, S3_NAMESPACE, drop_s3_repo, phase, s3_port, s3_repo};
 use kbbackup_testing::fixtures::{POSTGRES_IMAGE, list};
@@ -25,7 +25,6 @@ while true; do
   sleep 1
 done"#;
 
-const NAME: &str = "tiny-archive";
 const API: &str = "dataprotection.kubeblocks.io/v1alpha1";
 
 fn schedule(enabled: bool) -> Value {
@@ -56,13 +55,6 @@ fn objects(space: &str, repo: &str) -> Value {
                 "backupMethods": [{"name": "archive", "actionSetName": space}]},
         }),
         schedule(true),
-        json!({
-            "apiVersion": API, "kind": "Backup",
-            "metadata": {"name": NAME, "labels": {
-                "dataprotection.kubeblocks.io/backup-schedule": "tiny",
-                "dataprotection.kubeblocks.io/backup-type": "Continuous"}},
-            "spec": {"backupPolicyName": "tiny", "backupMethod": "archive", "retentionPeriod": "7d"},
-        }),
     ])
 }
 
@@ -81,11 +73,21 @@ fn an_archiver_that_is_killed_again_and_again_loses_nothing() {
     s3_repo(&cluster, &repo, "versitygw", &space.name, S3_KEYS).unwrap();
     kubectl.apply(&objects(&space.name, &repo).to_string()).unwrap();
 
-    // The archiver waits for a schedule that is in effect; whoever looks after schedules says the same.
-    let available = r#"{"status":{"phase":"Available"}}"#;
-    kubectl.run(&["patch", "backupschedule", "tiny", "--subresource=status", "--type=merge", "-p", available]).unwrap();
-
-    let wait = |wanted: &dyn Fn(&Value) -> bool| kubectl.wait_for("backup", NAME, LIMIT, wanted).unwrap();
+    // The schedule makes the backup, by a name of its own.
+    let made = || -> Option<String> {
+        let all = kubectl.get(&["backups", "-l", "dataprotection.kubeblocks.io/backup-schedule=tiny"]).unwrap();
+        all["items"][0]["metadata"]["name"].as_str().map(str::to_owned)
+    };
+    let begun = Instant::now();
+    let name = loop {
+        if let Some(name) = made() {
+            break name;
+        }
+        assert!(begun.elapsed() < LIMIT, "the schedule made no backup");
+        std::thread::sleep(Duration::from_millis(250));
+    };
+    let name = name.as_str();
+    let wait = |wanted: &dyn Fn(&Value) -> bool| kubectl.wait_for("backup", name, LIMIT, wanted).unwrap();
     let mut last = acknowledged(&wait(&|backup| phase(backup) == "Running" && acknowledged(backup).2 > 0));
     let first = last.0.clone();
     for kill in 0..6 {
@@ -94,7 +96,7 @@ fn an_archiver_that_is_killed_again_and_again_loses_nothing() {
             let by_label = ["delete", "pod", "-l", "kbbackup.io/part=operator", "--grace-period=0", "--force"];
             operator.run(&by_label).unwrap();
         }
-        let pod = format!("{NAME}-0");
+        let pod = format!("{name}-0");
         let victim = ["delete", "pod", pod.as_str(), "--grace-period=0", "--force"];
         kubectl.run(if kill % 2 == 0 { &victim } else { &victim[..3] }).unwrap();
         let next = acknowledged(&wait(&|backup| acknowledged(backup).2 > last.2 + 1));
@@ -108,7 +110,7 @@ fn an_archiver_that_is_killed_again_and_again_loses_nothing() {
     let done = wait(&|backup| phase(backup) == "Completed");
     assert!(done["status"]["expiration"].is_string(), "{}", done["status"]);
     assert!(done["metadata"]["annotations"]["kbbackup.io/seal"].is_null(), "it may go on, so it is not sealed");
-    kubectl.wait_gone("statefulset", NAME, Duration::from_secs(30)).unwrap();
+    kubectl.wait_gone("statefulset", name, Duration::from_secs(30)).unwrap();
 
     let bucket =
         Bucket::open(&cluster, S3_NAMESPACE, "svc/versitygw", s3_port("versitygw"), S3_KEYS, S3_BUCKET).unwrap();
@@ -117,7 +119,7 @@ fn an_archiver_that_is_killed_again_and_again_loses_nothing() {
             .keys()
             .unwrap()
             .into_iter()
-            .filter(|key| key.contains(&format!("/{NAME}/")))
+            .filter(|key| key.contains(&format!("/{name}/")))
             .filter(|key| key.starts_with(&space.name))
             .collect()
     };
@@ -127,10 +129,11 @@ fn an_archiver_that_is_killed_again_and_again_loses_nothing() {
         assert!(stored.iter().any(|stored| stored.ends_with(&key)), "{key} was acknowledged and is lost");
     }
 
-    kubectl.run(&["delete", "backup", NAME, "--timeout=120s"]).unwrap();
+    kubectl.run(&["delete", "backupschedule", "tiny", "--timeout=30s"]).unwrap();
+    kubectl.run(&["delete", "backup", name, "--timeout=120s"]).unwrap();
     assert_eq!(below(), Vec::<String>::new());
     for kind in ["configmap", "role", "rolebinding"] {
-        kubectl.wait_gone(kind, &format!("{NAME}-report"), Duration::from_secs(60)).unwrap();
+        kubectl.wait_gone(kind, &format!("{name}-report"), Duration::from_secs(60)).unwrap();
     }
     let set = space.name.clone();
     drop(space);
