@@ -172,10 +172,7 @@ pub const OWN_NAMESPACE_RIGHTS: &[Right] =
     &[right("coordination.k8s.io", "leases", &["get", "create", "update"], "leader election")];
 
 /// Rights of the account of exec actions, in every namespace.
-pub const EXEC_RIGHTS: &[Right] = &[
-    right("", "pods", &["get"], "the pod of an exec action"),
-    right("", "pods/exec", &["get", "create"], "the command of an exec action"),
-];
+pub const EXEC_RIGHTS: &[Right] = &[right("", "pods/exec", &["get", "create"], "the command of an exec action")];
 
 fn rules(rights: &[Right]) -> Vec<PolicyRule> {
     let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();

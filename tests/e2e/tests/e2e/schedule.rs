@@ -24,7 +24,8 @@ fn schedule(entries: &Value) -> Value {
 
 fn prepare(space: &TempNamespace) {
     files::create(space, 1).unwrap();
-    let recipe = files::recipe(&space.name, "Full", files::PACK, files::UNPACK);
+    let mut recipe = files::recipe(&space.name, "Full", files::PACK, files::UNPACK);
+    recipe["spec"]["backup"]["preBackup"] = json!([{ "exec": {"command": ["touch", "/data/before"]} }]);
     space.kubectl.apply(&recipe.to_string()).unwrap();
     space.kubectl.apply(&files::policy("Any", &[("full", &space.name, None)]).to_string()).unwrap();
 }
@@ -184,5 +185,7 @@ fn entries_that_are_off_renamed_or_removed_leave_nothing() {
         std::thread::sleep(Duration::from_millis(500));
     }
     assert_eq!(scheduled(&space).len(), 1);
+    // What runs before it has run in the database's own container.
+    space.kubectl.run(&["exec", "files-0", "--", "test", "-e", "/data/before"]).unwrap();
     end(&cluster, space);
 }
