@@ -19,8 +19,10 @@ use kbbackup_api::v1alpha1::{
 };
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::Store;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::context::{Context, Stores};
@@ -195,7 +197,7 @@ pub async fn run(client: Client, scope: &Scope, make_context: impl FnOnce(Stores
         restores(&ctx, &mut watches).boxed(),
         populator(&ctx, &mut watches).boxed(),
         policy_templates(&ctx, &mut watches).boxed(),
-        clusters(&ctx, &mut watches).boxed(),
+        until_stopped(ctx.stop.clone(), ctx.stores.clusters.clone(), clusters(&ctx, &mut watches)).boxed(),
     ];
     let work = async {
         // A provider that is only not listed yet would look like one that is gone, and fail its repositories.
@@ -208,6 +210,20 @@ pub async fn run(client: Client, scope: &Scope, make_context: impl FnOnce(Stores
     tokio::select! {
         () = work => {}
         _ = futures::future::join_all(watches.run()) => {}
+    }
+}
+
+/// A controller of a kind that may never be listed: it would wait for that list even when it is told to stop.
+async fn until_stopped<K: Watched>(stop: CancellationToken, store: Store<K>, controller: impl Future<Output = ()>) {
+    let unlisted = async {
+        stop.cancelled().await;
+        if store.wait_until_ready().now_or_never().is_some() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = controller => {}
+        () = unlisted => {}
     }
 }
 
@@ -510,6 +526,15 @@ mod tests {
         assert!(slimmed("Completed", None));
         assert!(!slimmed("Running", None));
         assert!(!slimmed("Completed", Some("2026-01-01T00:00:00Z")));
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_is_never_listed_does_not_hold_up_the_end() {
+        let (store, _writer) = kube::runtime::reflector::store::<Pod>();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let ended = until_stopped(stop, store, std::future::pending());
+        tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap();
     }
 
     #[test]
