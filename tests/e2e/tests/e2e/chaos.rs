@@ -11,7 +11,7 @@ use rand::Rng as _;
 
 use crate::begin;
 
-/// Kills the operator's pod every 1 to 6 seconds until dropped.
+/// Kills the operator's pod every 1 to 6 seconds, with a longer pause after every third time, until dropped.
 struct Killer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<u32>>,
@@ -25,7 +25,9 @@ impl Killer {
             std::thread::spawn(move || {
                 let mut kills = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(rand::rng().random_range(1000..6000)));
+                    // Now and then long enough for the lease of one that was killed outright to run out.
+                    let pause = if kills % 3 == 2 { 45_000 } else { rand::rng().random_range(1000..6000) };
+                    std::thread::sleep(Duration::from_millis(pause));
                     let kill = [
                         "delete",
                         "pod",
