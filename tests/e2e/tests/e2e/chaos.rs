@@ -11,7 +11,7 @@ use rand::Rng as _;
 
 use crate::begin;
 
-/// Kills the operator's pod every 1 to 6 seconds, with a longer pause after every third time, until dropped.
+/// Kills the operator's pod every 1 to 6 seconds until dropped.
 struct Killer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<u32>>,
@@ -25,9 +25,7 @@ impl Killer {
             std::thread::spawn(move || {
                 let mut kills = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    // Now and then long enough for the lease of one that was killed outright to run out.
-                    let pause = if kills % 3 == 2 { 45_000 } else { rand::rng().random_range(1000..6000) };
-                    std::thread::sleep(Duration::from_millis(pause));
+                    std::thread::sleep(Duration::from_millis(rand::rng().random_range(1000..6000)));
                     let kill = [
                         "delete",
                         "pod",
