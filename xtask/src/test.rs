@@ -84,9 +84,9 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
 
 /// The tests that disturb others run after them, alone.
 fn end_to_end(root: &Path, args: &Args) -> Result<()> {
-    let site = site::prepare(root, &args.cluster)?;
-    // The operator is started anew below: everything that it asks for comes after this.
+    // What an operator asks for when it starts for the first time counts as well.
     let since = jiff::Timestamp::now().to_string();
+    let site = site::prepare(root, &args.cluster)?;
     for server in [s3::Server::Versitygw, s3::Server::Rclone, s3::Server::Vanishing] {
         s3::up(&site.cluster, server)?;
     }

@@ -50,6 +50,13 @@ pub const OUT_OF_REACH: &[Excuse] = &[
         "patch",
         "only where the reference was installed before",
     ),
+    excuse(
+        "dataprotection.kubeblocks.io",
+        "storageproviders/status",
+        "patch",
+        "only at the first start in a cluster, or where parameters are invalid",
+    ),
+    excuse("coordination.k8s.io", "leases", "create", "only at the first start in a cluster"),
     excuse("dataprotection.kubeblocks.io", "storageproviders", "get", "only when the watch is behind"),
     excuse("dataprotection.kubeblocks.io", "backuprepos", "get", "only when the watch is behind"),
     excuse("dataprotection.kubeblocks.io", "actionsets", "get", "only when the watch is behind"),
