@@ -12,6 +12,8 @@ pub mod cluster;
 pub mod context;
 pub mod error;
 pub mod exec;
+#[cfg(test)]
+mod fake;
 pub mod http;
 pub mod lease;
 pub mod log;

@@ -29,7 +29,8 @@ pub mod build;
 pub mod continuous;
 pub mod decide;
 pub mod delete;
-
+#[cfg(test)]
+mod driver_tests;
 pub mod expire;
 pub mod link;
 pub mod observe;
@@ -86,6 +87,14 @@ fn is_skipped(backup: &Backup) -> bool {
 
 /// A new backup: check what it rests on, record it, and go on with the first Job at once.
 async fn begin(ctx: &Context, backup: &Backup) -> Result<Action, Error> {
+    if continuous::is_continuous(backup)
+        && let Some(name) = cluster::creating(ctx, backup)
+    {
+        let why = format!("cluster {name} is being created; archiving begins when that is over");
+        let notes = BTreeMap::from([(annotations::WAITING_FOR, Some(why.clone()))]);
+        note(ctx, backup.clone(), &notes, Some(&why)).await?;
+        return Ok(Action::requeue(SLOWLY));
+    }
     let graph = match observe::graph(ctx, backup).await {
         Err(Error::Refused(refusal)) => return Box::pin(refuse(ctx, backup.clone(), refusal)).await,
         other => other?,
@@ -380,7 +389,8 @@ pub fn of_cluster(
     let (name, namespace) = (cluster.name_any(), cluster.namespace());
     let concerned = |backup: &&Backup| {
         let phase = backup.status.as_ref().and_then(|status| status.phase);
-        let over = matches!(phase, Some(BackupPhase::Completed | BackupPhase::Failed));
+        let has_failed = phase == Some(BackupPhase::Failed) && !continuous::is_continuous(backup);
+        let over = has_failed || phase == Some(BackupPhase::Completed);
         !over && backup.namespace() == namespace && backup.labels().get(labels::INSTANCE) == Some(&name)
     };
     let all = store.state();

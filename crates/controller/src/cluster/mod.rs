@@ -200,6 +200,11 @@ pub fn phase(ctx: &Context, backup: &Backup) -> Option<String> {
     cluster.0.as_ref().ok()?.status.as_ref()?.phase.clone()
 }
 
+/// The cluster that is being created, for which a continuous backup waits: behaviour 4.3, step 10.
+pub fn creating(ctx: &Context, backup: &Backup) -> Option<String> {
+    (phase(ctx, backup)? == "Creating").then(|| backup.labels().get(labels::INSTANCE).cloned())?
+}
+
 /// The cluster that is being restored, when a backup of it is to wait for that: behaviour 4.10, step 1.
 pub fn restoring(ctx: &Context, backup: &Backup) -> Option<String> {
     let skipped = backup.annotations().get(kbbackup_api::names::annotations::SKIP_RESTORATION_CHECK);

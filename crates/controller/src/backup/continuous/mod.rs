@@ -21,6 +21,7 @@ use self::decide::{Archiver, Health, Look};
 use self::observe::Ground;
 use super::build::Site;
 use super::{apply as common, plan};
+use crate::cluster;
 use crate::context::Context;
 use crate::watch::Guarded;
 use crate::worker::error::{Error, Refusal};
@@ -75,6 +76,9 @@ pub async fn advance(ctx: &Context, backup: Backup) -> Result<Action, Error> {
     };
     if let Some(why) = ended {
         return complete(ctx, backup, &status, &why).await;
+    }
+    if let Some(name) = cluster::restoring(ctx, &backup) {
+        return super::postpone(ctx, backup, &name).await;
     }
     let since = backup.annotations().get(annotations::WAITING_SINCE).and_then(|text| text.parse::<Timestamp>().ok());
     let mut look = Look { since, ..Look::default() };

@@ -1,0 +1,411 @@
+//! The driver of a backup against an API server in memory: what is read and written, in which order.
+
+use std::sync::Arc;
+
+use kbbackup_api::names::{FINALIZER, annotations, labels};
+use kbbackup_api::v1alpha1::Backup;
+use serde_json::{Value, json};
+
+use super::{observe, reconcile};
+use crate::context::Context;
+use crate::fake::{Fake, from, guarded, holding, job};
+use crate::worker::error::Error;
+
+const AT: &str = "demo/backups/b1";
+
+fn backup(labels: Value, spec: Value, status: Value) -> Value {
+    let mut whole = json!({ "backupPolicyName": "p", "backupMethod": "full" });
+    whole.as_object_mut().unwrap().extend(spec.as_object().cloned().unwrap_or_default());
+    json!({ "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Backup",
+        "metadata": {"name": "b1", "namespace": "demo", "uid": "6f1c2d3e-0000", "resourceVersion": "1", "labels": labels,
+            "creationTimestamp": jiff::Timestamp::now().to_string()}, "spec": whole, "status": status })
+}
+
+/// One reconcile of the backup as the server has it.
+async fn look(fake: &Fake, ctx: &Context) -> Result<(), Error> {
+    let object = fake.get(AT).expect("the backup exists");
+    reconcile(Arc::new(guarded(object)), Arc::new(ctx.clone())).await.map(drop)
+}
+
+fn note(fake: &Fake) -> String {
+    let object = fake.get(AT).unwrap();
+    object["metadata"]["annotations"][annotations::WAITING_FOR].as_str().unwrap_or_default().to_owned()
+}
+
+fn phase(fake: &Fake) -> Value {
+    fake.get(AT).unwrap()["status"]["phase"].clone()
+}
+
+fn policy(methods: Value) -> Value {
+    json!({ "metadata": {"name": "p", "namespace": "demo"}, "spec": {"backupRepoName": "main", "backupMethods": methods,
+        "encryptionConfig": {"passPhraseSecretKeyRef": {"name": "phrase", "key": "k"}},
+        "target": {"podSelector": {"matchLabels": {"app": "pg"}}}} })
+}
+
+fn action_set() -> Value {
+    json!({ "metadata": {"name": "a"}, "spec": {"backupType": "Full",
+        "backup": {"backupData": {"image": "pg:1", "command": ["c"]}}} })
+}
+
+fn repo(phase: &str, status: Value) -> Value {
+    let mut whole = json!({ "phase": phase });
+    whole.as_object_mut().unwrap().extend(status.as_object().cloned().unwrap());
+    json!({ "metadata": {"name": "main"}, "spec": {"storageProviderRef": "s3", "accessMethod": "Tool",
+        "pvReclaimPolicy": "Retain"}, "status": whole })
+}
+
+fn pod() -> Value {
+    json!({ "metadata": {"name": "pg-0", "namespace": "demo", "labels": {"app": "pg"}},
+        "spec": {"subdomain": "pg", "containers": [{"name": "pg", "image": "pg:1"}]},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]} })
+}
+
+/// Everything that a backup rests on.
+fn sound() -> Fake {
+    Fake::new([
+        (AT, backup(json!({}), json!({}), json!({}))),
+        ("demo/backuppolicies/p", policy(json!([{"name": "full", "actionSetName": "a"}]))),
+        ("-/actionsets/a", action_set()),
+        ("-/backuprepos/main", repo("Ready", json!({ "toolConfigSecretName": "tool" }))),
+        ("demo/secrets/phrase", json!({ "metadata": {"name": "phrase"}, "data": {"k": "cGFzcw=="} })),
+        ("demo/secrets/tool", json!({ "metadata": {"name": "tool"} })),
+        ("demo/pods/pg-0", pod()),
+        ("-/namespaces/demo", json!({ "metadata": {"name": "demo"} })),
+        ("demo/serviceaccounts/kubeblocks-dataprotection-worker", json!({ "metadata": {"name": "w"} })),
+    ])
+}
+
+#[tokio::test]
+async fn behaviour_4_3_what_is_checked_in_which_order() {
+    let fake = Fake::default();
+    let backup: Backup = from(backup(json!({}), json!({"parameters": [{"name": "speed", "value": "1"}]}), json!({})));
+    let told = async || match observe::graph(&fake.context(), &backup).await {
+        Err(Error::Refused(refusal)) => refusal.to_string(),
+        Err(other) => format!("{other:?}"),
+        Ok(_) => String::new(),
+    };
+    // Each line mends what the one before complained of, and meets the next check.
+    assert_eq!(told().await, "BackupPolicy p does not exist in demo");
+    let mut unavailable = policy(json!([]));
+    unavailable["status"] = json!({ "phase": "Unavailable", "message": "no selector" });
+    fake.put("demo/backuppolicies/p", unavailable);
+    assert_eq!(told().await, "BackupPolicy p is Unavailable: no selector");
+    fake.put("demo/backuppolicies/p", policy(json!([{"name": "other"}])));
+    assert_eq!(told().await, "BackupPolicy p has no method full (it has: other)");
+    fake.put("demo/backuppolicies/p", policy(json!([{"name": "full"}])));
+    assert_eq!(told().await, "method full names neither an actionSetName nor snapshotVolumes");
+    fake.put("demo/backuppolicies/p", policy(json!([{"name": "full", "actionSetName": "a"}])));
+    assert_eq!(told().await, "ActionSet a does not exist");
+    fake.put("-/actionsets/a", action_set());
+    assert!(told().await.contains("parameter speed"), "{}", told().await);
+    let mut takes = action_set();
+    takes["spec"]["backup"]["withParameters"] = json!(["speed"]);
+    takes["spec"]["parametersSchema"] =
+        json!({ "openAPIV3Schema": {"type": "object", "properties": {"speed": {"type": "string"}}} });
+    fake.put("-/actionsets/a", takes);
+    assert_eq!(told().await, "BackupRepo main does not exist");
+    fake.put("-/backuprepos/main", repo("PreChecking", json!({})));
+    assert_eq!(told().await, "BackupRepo main is PreChecking, not Ready");
+    fake.put("-/backuprepos/main", repo("Ready", json!({})));
+    assert!(told().await.contains("main"), "an empty name in its status: {}", told().await);
+    fake.put("-/backuprepos/main", repo("Ready", json!({ "toolConfigSecretName": "tool" })));
+    assert_eq!(told().await, "Secret phrase of the encryption does not exist in demo");
+    fake.put("demo/secrets/phrase", json!({ "metadata": {"name": "phrase"}, "data": {} }));
+    assert_eq!(told().await, "Secret phrase of the encryption has no key k in demo");
+    fake.put("demo/secrets/phrase", json!({ "metadata": {"name": "phrase"}, "data": {"k": "cGFzcw=="} }));
+    assert!(told().await.contains("pod"), "{}", told().await);
+    fake.put("demo/pods/pg-0", pod());
+    assert_eq!(told().await, "");
+    assert!(fake.writes().is_empty(), "nothing is written before everything holds");
+}
+
+#[tokio::test]
+async fn behaviour_4_3_7_the_repository_of_label_policy_or_default() {
+    let fake = sound();
+    let chosen = async |own: Value, of_policy: Value| {
+        let mut policy = policy(json!([{"name": "full", "actionSetName": "a"}]));
+        policy["spec"]["backupRepoName"] = of_policy;
+        fake.put("demo/backuppolicies/p", policy);
+        let mut ctx = fake.context();
+        let mut default = repo("Ready", json!({ "toolConfigSecretName": "tool" }));
+        default["metadata"] = json!({ "name": "usual", "annotations": {annotations::IS_DEFAULT_REPO: "true"} });
+        ctx.stores.repos = holding([guarded(default)]);
+        let graph = observe::graph(&ctx, &from(backup(own, json!({}), json!({})))).await.unwrap();
+        graph.repo.unwrap().metadata.name.unwrap()
+    };
+    let mut own = repo("Ready", json!({ "toolConfigSecretName": "tool" }));
+    own["metadata"]["name"] = json!("own");
+    fake.put("-/backuprepos/own", own);
+    assert_eq!(chosen(json!({ labels::BACKUP_REPO_NAME: "own" }), json!("main")).await, "own");
+    assert_eq!(chosen(json!({}), json!("main")).await, "main");
+    assert_eq!(chosen(json!({}), json!(null)).await, "usual");
+}
+
+#[tokio::test]
+async fn behaviour_4_3_12_labels_before_status_before_the_first_job() {
+    let fake = sound();
+    look(&fake, &fake.context()).await.unwrap();
+    let found = fake.get(AT).unwrap();
+    assert_eq!(found["metadata"]["finalizers"], json!([FINALIZER]));
+    assert_eq!(found["status"]["phase"], "Running");
+    let writes: Vec<_> = fake.writes().into_iter().filter(|write| !write.contains("serviceaccounts")).collect();
+    assert_eq!(
+        writes,
+        [
+            "PATCH demo/backups/b1",
+            "PATCH demo/backups/b1/status",
+            "POST demo/jobs",
+            "EVENT CreatingJob",
+            "PATCH demo/backups/b1/status"
+        ]
+    );
+    // Killed at any line, the next look finds its own Job and makes no second one.
+    let mut ctx = fake.context();
+    ctx.stores.jobs = holding([from(fake.get("demo/jobs/dp-backup-0-b1-6f1c2d3e").unwrap())]);
+    look(&fake, &ctx).await.unwrap();
+    assert_eq!(fake.writes(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn behaviour_4_3_13_the_access_of_the_namespace_is_asked_for_and_awaited() {
+    let fake = sound();
+    fake.put("-/backuprepos/main", repo("Ready", json!({ "toolConfigSecretName": "absent" })));
+    look(&fake, &fake.context()).await.unwrap();
+    let found = fake.get(AT).unwrap();
+    assert_eq!(found["metadata"]["labels"][labels::WAIT_REPO_PREPARATION], "true");
+    assert_eq!(found["metadata"]["labels"][labels::BACKUP_REPO_NAME], "main");
+    assert_eq!(note(&fake), "waiting for the access to BackupRepo main in namespace demo");
+    assert_eq!(found["status"], json!({}), "the status follows when the access is there");
+    assert!(fake.writes().iter().all(|write| !write.starts_with("POST")));
+}
+
+#[tokio::test]
+async fn behaviour_4_11_what_may_come_right_is_awaited_and_then_fails_with_its_reason() {
+    let fake = sound();
+    fake.put("-/backuprepos/main", repo("PreChecking", json!({})));
+    look(&fake, &fake.context()).await.unwrap();
+    assert_eq!((phase(&fake), note(&fake)), (json!(null), "BackupRepo main is PreChecking, not Ready".to_owned()));
+    assert!(fake.writes().contains(&"EVENT ReconcileFailed".to_owned()), "a warning tells so");
+    let mut late = fake.get(AT).unwrap();
+    late["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+    late["spec"]["retentionPeriod"] = json!("9y");
+    fake.put(AT, late);
+    look(&fake, &fake.context()).await.unwrap();
+    let status = fake.get(AT).unwrap()["status"].clone();
+    assert_eq!(status["phase"], "Failed");
+    assert!(status["failureReason"].as_str().unwrap().starts_with("BackupRepo main is PreChecking"), "{status}");
+    assert_eq!(status["expiration"], "2034-12-30T00:00:00Z");
+    assert_eq!(note(&fake), "");
+}
+
+#[tokio::test]
+async fn a_server_that_fails_for_a_moment_fails_no_backup() {
+    for path in ["-/actionsets/a", "demo/pods", "demo/backups/b1/status", "demo/jobs"] {
+        let fake = sound();
+        fake.fails_at(path);
+        assert!(look(&fake, &fake.context()).await.is_err(), "{path}: tried again with growing waits");
+        assert_ne!(phase(&fake), "Failed", "{path}");
+        fake.fails_at("");
+        look(&fake, &fake.context()).await.unwrap();
+        assert_eq!(phase(&fake), "Running", "{path}");
+        assert!(fake.get("demo/jobs/dp-backup-0-b1-6f1c2d3e").is_some(), "{path}");
+    }
+}
+
+fn cluster(phase: &str, spec: Value, conditions: Value) -> Value {
+    json!({ "apiVersion": "apps.kubeblocks.io/v1", "kind": "Cluster",
+        "metadata": {"name": "c1", "namespace": "demo", "uid": "u1"},
+        "spec": spec, "status": {"phase": phase, "conditions": conditions} })
+}
+
+/// A continuous backup, whose schedule lies in the store.
+fn archiving(cluster: Value, status: Value) -> (Fake, Context) {
+    let own = json!({ labels::BACKUP_TYPE: "Continuous", labels::BACKUP_SCHEDULE: "s", labels::INSTANCE: "c1" });
+    let mut made = backup(own, json!({}), status);
+    made["metadata"]["finalizers"] = json!([FINALIZER]);
+    let fake = Fake::new([(AT, made), ("demo/clusters/c1", cluster.clone())]);
+    let mut ctx = fake.context();
+    ctx.stores.clusters = holding([guarded(cluster)]);
+    ctx.stores.schedules = holding([guarded(json!({ "metadata": {"name": "s", "namespace": "demo"},
+        "spec": {"backupPolicyName": "p", "schedules": [{"backupMethod": "full", "enabled": true,
+            "cronExpression": "* * * * *"}]}, "status": {"phase": "Available"} }))]);
+    (fake, ctx)
+}
+
+#[tokio::test]
+async fn behaviour_4_3_10_archiving_begins_when_the_cluster_is_created() {
+    let (fake, ctx) = archiving(cluster("Creating", json!({}), json!([])), json!({}));
+    look(&fake, &ctx).await.unwrap();
+    assert_eq!(
+        (phase(&fake), note(&fake).as_str()),
+        (json!(null), "cluster c1 is being created; archiving begins when that is over")
+    );
+    let (fake, ctx) = archiving(cluster("Running", json!({}), json!([])), json!({}));
+    look(&fake, &ctx).await.unwrap();
+    assert!(note(&fake).contains("BackupPolicy p does not exist"), "it went on: {}", note(&fake));
+}
+
+#[tokio::test]
+async fn behaviour_4_10_1_nothing_is_archived_or_backed_up_while_the_cluster_is_restored() {
+    let from_backup = json!({ "restore": {"source": {"kind": "Backup", "name": "old"}} });
+    let begun = json!({ "phase": "Running", "startTimestamp": "2026-01-01T00:00:00Z", "actions": [] });
+    let (fake, ctx) = archiving(cluster("Running", from_backup.clone(), json!([])), begun.clone());
+    look(&fake, &ctx).await.unwrap();
+    assert_eq!(note(&fake), "cluster c1 is being restored; the backup goes on when that is over");
+    assert_eq!(fake.writes(), ["PATCH demo/backups/b1", "EVENT RestoreInProgress"]);
+    look(&fake, &ctx).await.unwrap();
+    assert_eq!(fake.writes(), Vec::<String>::new(), "told once");
+
+    for over in ["True", "False"] {
+        let condition = json!([{ "type": "Restore", "status": over, "reason": "r", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z" }]);
+        let (fake, ctx) = archiving(cluster("Running", from_backup.clone(), condition), begun.clone());
+        look(&fake, &ctx).await.unwrap();
+        assert!(!note(&fake).contains("being restored"), "{over}");
+    }
+    let (fake, ctx) = archiving(cluster("Running", from_backup, json!([])), begun);
+    let mut skips = fake.get(AT).unwrap();
+    skips["metadata"]["annotations"] = json!({ annotations::SKIP_RESTORATION_CHECK: "true" });
+    fake.put(AT, skips);
+    look(&fake, &ctx).await.unwrap();
+    assert!(!note(&fake).contains("being restored"));
+}
+
+/// A backup that is being deleted, with all that it has made.
+fn going(spec: Value, status: Value) -> Value {
+    let mut object = backup(json!({}), spec, status);
+    object["metadata"]["deletionTimestamp"] = json!(jiff::Timestamp::now().to_string());
+    object["metadata"]["finalizers"] = json!([FINALIZER]);
+    object
+}
+
+fn stored() -> Value {
+    json!({ "phase": "Completed", "path": "/demo/b1", "backupRepoName": "main",
+        "backupMethod": {"name": "full", "actionSetName": "a"} })
+}
+
+fn owned(name: &str) -> Value {
+    json!({ "name": name, "namespace": "demo", "uid": format!("uid-of-{name}"),
+        "labels": {labels::BACKUP_NAME: "b1"}, "finalizers": [FINALIZER],
+        "ownerReferences": [{"apiVersion": "x", "kind": "Backup", "name": "b1", "uid": "6f1c2d3e-0000"}] })
+}
+
+#[tokio::test]
+async fn behaviour_4_14_what_goes_in_which_order() {
+    let fake = sound();
+    fake.put(AT, going(json!({}), stored()));
+    fake.put("demo/jobs/dp-backup-0", json!({ "metadata": owned("dp-backup-0") }));
+    fake.put("demo/statefulsets/log", json!({ "metadata": owned("log") }));
+    let child = |name: &str, policy: &str| {
+        json!({ "metadata": {"name": name, "namespace": "demo"}, "spec": {"backupPolicyName": policy, "backupMethod": "incr"},
+            "status": {"phase": "Completed", "parentBackupName": "b1", "baseBackupName": "b1"} })
+    };
+    fake.put("demo/backups/child", child("child", "p"));
+    let mut ctx = fake.context();
+    ctx.stores.backups = holding([guarded(child("child", "p")), guarded(child("stranger", "q"))]);
+    ctx.stores.jobs = holding([job(owned("dp-backup-0"), Some("Complete"))]);
+    ctx.stores.stateful_sets = holding([from(json!({ "metadata": owned("log") }))]);
+    ctx.stores.pods = holding([from(json!({ "metadata": {"name": "x", "namespace": "demo",
+        "labels": {labels::BACKUP_NAME: "b1"}} }))]);
+    look(&fake, &ctx).await.unwrap();
+    assert_eq!(
+        fake.writes(),
+        [
+            "DELETE demo/backups/child",
+            "PATCH demo/jobs/dp-backup-0",
+            "DELETE demo/jobs/dp-backup-0",
+            "PATCH demo/statefulsets/log",
+            "DELETE demo/statefulsets/log",
+            "PATCH demo/backups/b1/status"
+        ],
+        "then its last pod is awaited"
+    );
+    assert_eq!(phase(&fake), "Deleting");
+
+    // Its pod is gone: now the files.
+    let ctx = fake.context();
+    look(&fake, &ctx).await.unwrap();
+    assert_eq!(fake.writes().into_iter().filter(|write| write.starts_with("POST demo/jobs")).count(), 1);
+    let name = "6f1c2d3e-delete-b1";
+    let made = fake.get(&format!("demo/jobs/{name}")).expect("the job that removes the files");
+    let state = |condition: &str| {
+        let mut ctx = fake.context();
+        ctx.stores.jobs = holding([job(made["metadata"].clone(), Some(condition))]);
+        ctx
+    };
+    look(&fake, &state("Failed")).await.unwrap();
+    let why = fake.get(AT).unwrap()["status"]["deletionFailureReason"].clone();
+    assert!(why.as_str().unwrap().contains(name), "{why}");
+    assert!(fake.writes().contains(&"EVENT DeleteBackupFilesFailed".to_owned()));
+    look(&fake, &state("Complete")).await.unwrap();
+    assert!(fake.get(AT).is_none(), "the object goes when the bytes are gone");
+    assert_eq!(fake.writes(), ["PATCH demo/backups/b1"]);
+}
+
+#[tokio::test]
+async fn behaviour_4_14_retain_keeps_the_data_and_lets_the_object_go() {
+    let fake = sound();
+    fake.put(AT, going(json!({ "deletionPolicy": "Retain" }), stored()));
+    look(&fake, &fake.context()).await.unwrap();
+    assert_eq!(fake.writes(), ["EVENT Retain", "PATCH demo/backups/b1"]);
+    assert!(fake.get(AT).is_none());
+}
+
+#[tokio::test]
+async fn behaviour_4_14_what_has_no_files_of_its_own_is_gone_at_once() {
+    for (what, status) in [
+        ("no repository", json!({ "phase": "Failed" })),
+        ("no path", json!({ "phase": "Failed", "backupRepoName": "main" })),
+        ("another one's path", json!({ "phase": "Failed", "backupRepoName": "main", "path": "/demo/b10" })),
+        ("a repository that is gone", json!({ "phase": "Failed", "backupRepoName": "gone", "path": "/demo/b1" })),
+    ] {
+        let fake = sound();
+        fake.put(AT, going(json!({}), status));
+        look(&fake, &fake.context()).await.unwrap();
+        assert!(fake.get(AT).is_none(), "{what}");
+        assert!(fake.writes().iter().all(|write| !write.starts_with("POST")), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn behaviour_4_14_a_preparation_that_the_recipe_has_runs_before() {
+    let fake = sound();
+    let mut set = action_set();
+    set["spec"]["backup"]["preDelete"] = json!({ "image": "pg:1", "command": ["forget"] });
+    fake.put("-/actionsets/a", set);
+    fake.put(AT, going(json!({}), stored()));
+    look(&fake, &fake.context()).await.unwrap();
+    let made = fake.get("demo/jobs/6f1c2d3e-predelete-b1").expect("the recipe's own Job");
+    assert!(fake.get("demo/jobs/6f1c2d3e-delete-b1").is_none(), "the files wait for it");
+    let mut ctx = fake.context();
+    ctx.stores.jobs = holding([job(made["metadata"].clone(), Some("Complete"))]);
+    look(&fake, &ctx).await.unwrap();
+    assert!(fake.get("demo/jobs/6f1c2d3e-delete-b1").is_some());
+}
+
+#[tokio::test]
+async fn behaviour_4_1_what_is_to_be_skipped_is_not_touched() {
+    for going_away in [false, true] {
+        let mut object = if going_away { going(json!({}), stored()) } else { backup(json!({}), json!({}), json!({})) };
+        object["metadata"]["annotations"] = json!({ annotations::SKIP_RECONCILIATION: "True" });
+        let fake = sound();
+        fake.put(AT, object);
+        look(&fake, &fake.context()).await.unwrap();
+        assert_eq!(fake.writes(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn behaviour_4_1_a_completed_backup_lets_its_workers_go_and_a_failed_one_keeps_them() {
+    for (phase, gone) in [("Completed", true), ("Failed", false)] {
+        let fake = sound();
+        let mut status = stored();
+        status["phase"] = json!(phase);
+        fake.put(AT, backup(json!({}), json!({}), status));
+        fake.put("demo/jobs/dp-backup-0", json!({ "metadata": owned("dp-backup-0") }));
+        let mut ctx = fake.context();
+        ctx.stores.jobs = holding([job(owned("dp-backup-0"), Some("Complete"))]);
+        look(&fake, &ctx).await.unwrap();
+        assert_eq!(fake.get("demo/jobs/dp-backup-0").is_none(), gone, "{phase}");
+    }
+}
