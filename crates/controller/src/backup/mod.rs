@@ -27,6 +27,8 @@ use crate::worker::error::{Doing as _, Error, LONG, Refusal};
 pub mod apply;
 pub mod build;
 pub mod continuous;
+#[cfg(test)]
+mod contract_tests;
 pub mod decide;
 pub mod delete;
 #[cfg(test)]

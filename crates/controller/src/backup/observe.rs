@@ -647,7 +647,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_cannot_do_is_refused_before_it_starts() {
+    fn behaviour_4_4_what_cannot_be_done_is_refused_before_it_starts() {
         let set = |kind: &str| -> ActionSet {
             serde_json::from_value(json!({ "metadata": {"name": "a"}, "spec": {"backupType": kind,
                 "backup": {"backupData": {"image": "", "command": []}}} }))

@@ -15,15 +15,15 @@ use super::observe::{Graph, Ingredients, SeenAction};
 use crate::worker::repo::Way;
 use crate::worker::{Outcome, RepoAccess, settings};
 
-fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
+pub(super) fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     "2026-08-20T03:00:00Z".parse().unwrap()
 }
 
-fn backup() -> Backup {
+pub(super) fn backup() -> Backup {
     from(json!({
         "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Backup",
         "metadata": {"name": "b1", "namespace": "demo", "uid": "6f1c2d3e-0000-4000-8000-000000000000",
@@ -33,7 +33,7 @@ fn backup() -> Backup {
     }))
 }
 
-fn pod(name: &str) -> Pod {
+pub(super) fn pod(name: &str) -> Pod {
     from(json!({
         "metadata": {"name": name, "namespace": "demo", "labels": {"kubeblocks.io/role": "leader", "app.kubernetes.io/instance": "c1"}},
         "spec": {"subdomain": "pg", "nodeName": "node-1", "tolerations": [{"key": "db", "operator": "Exists"}],
@@ -45,7 +45,7 @@ fn pod(name: &str) -> Pod {
     }))
 }
 
-fn graph(strategy: &str, pods: &[&str]) -> Graph {
+pub(super) fn graph(strategy: &str, pods: &[&str]) -> Graph {
     let hook = json!({"exec": {"command": ["psql", "-c", "checkpoint"], "timeout": "30s"}});
     let after = json!({"job": {"image": "busybox:$(TAG)", "command": ["true"]}});
     Graph {
@@ -77,7 +77,7 @@ fn graph(strategy: &str, pods: &[&str]) -> Graph {
     }
 }
 
-fn started(strategy: &str, pods: &[&str]) -> (Backup, BackupStatus) {
+pub(super) fn started(strategy: &str, pods: &[&str]) -> (Backup, BackupStatus) {
     let begin = decide::begin(&backup(), &graph(strategy, pods), &settings(), now()).unwrap();
     let mut backup = backup();
     let labels = backup.metadata.labels.get_or_insert_default();
@@ -87,7 +87,7 @@ fn started(strategy: &str, pods: &[&str]) -> (Backup, BackupStatus) {
     (backup, begin.status)
 }
 
-fn ingredients(pods: &[&str]) -> Ingredients {
+pub(super) fn ingredients(pods: &[&str]) -> Ingredients {
     let graph = graph("Any", pods);
     Ingredients {
         backoff_limit: 2,
@@ -270,7 +270,7 @@ fn behaviour_4_4_actions_follow_one_another_and_the_seal_is_last() {
 }
 
 #[test]
-fn pods_go_on_independently_and_a_failure_waits_for_the_others() {
+fn behaviour_4_4_pods_go_on_independently_and_a_failure_waits_for_the_others() {
     let (_, status) = started("All", &["pg-0", "pg-1"]);
     let all_absent = vec![absent(); 7];
     assert_eq!(advance(&status, &all_absent).next, start(&[0, 3]));
@@ -287,7 +287,7 @@ fn pods_go_on_independently_and_a_failure_waits_for_the_others() {
 }
 
 #[test]
-fn sizes_are_summed_and_times_span_all_pods() {
+fn behaviour_4_10_7_sizes_are_summed_and_times_span_all_pods() {
     let (_, mut status) = started("All", &["pg-0", "pg-1"]);
     for index in [0, 3] {
         status.actions[index].phase = Some(ActionPhase::Completed);
@@ -307,7 +307,7 @@ fn sizes_are_summed_and_times_span_all_pods() {
 #[case::bad_key(r#"{"version":1,"info":{"phase":"Completed"}}"#, "the result file sets \"phase\"")]
 #[case::error(r#"{"version":1,"error":"no journal","cause":"AccessDenied"}"#, "no journal (AccessDenied)")]
 #[case::garbage("killed", "container manager of pod x ended without a report")]
-fn never_completed_without_a_sound_report(#[case] message: &str, #[case] wanted: &str) {
+fn behaviour_4_8_2_never_completed_without_a_sound_report(#[case] message: &str, #[case] wanted: &str) {
     let (_, mut status) = started("Any", &["pg-0"]);
     status.actions[0].phase = Some(ActionPhase::Completed);
     let step = advance(&status, &[absent(), ended("manager", message), absent(), absent()]);
