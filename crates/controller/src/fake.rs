@@ -100,7 +100,14 @@ impl Fake {
         let (status, answer) = match head.method {
             _ if is_broken => refusal(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &path),
             Method::GET => self.read(&path),
-            method => self.write(&method, &path, body),
+            method => {
+                let kind = head.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+                let applies = kind.contains("apply-patch");
+                if applies && self.get(&path).is_none() {
+                    self.put(&path, json!({}));
+                }
+                self.write(&method, &path, body)
+            }
         };
         let mut response = Response::new(Body::from(answer.to_string().into_bytes()));
         *response.status_mut() = status;
@@ -123,7 +130,7 @@ impl Fake {
     }
 
     fn write(&self, method: &Method, path: &str, body: Value) -> (StatusCode, Value) {
-        if path.ends_with("/events") {
+        if path.split('/').nth(1) == Some("events") {
             let reason = body["reason"].as_str().unwrap_or_default();
             self.writes.lock().unwrap().push(format!("EVENT {reason}"));
             return (StatusCode::CREATED, body);

@@ -27,6 +27,8 @@ use crate::worker::error::{Error, LONG, Refusal};
 pub mod apply;
 pub mod build;
 pub mod decide;
+#[cfg(test)]
+mod driver_tests;
 mod ending;
 mod ground;
 pub mod lineage;

@@ -7,6 +7,8 @@
 mod apply;
 pub mod build;
 pub mod decide;
+#[cfg(test)]
+mod driver_tests;
 mod observe;
 #[cfg(test)]
 mod tests;

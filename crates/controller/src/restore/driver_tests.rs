@@ -1,0 +1,301 @@
+//! The driver of a restore against an API server in memory: what is found, written and told, in which order.
+
+use std::sync::Arc;
+
+use kbbackup_api::names::{FINALIZER, labels};
+use serde_json::{Value, json};
+
+use super::reconcile;
+use crate::context::Context;
+use crate::error::Classified as _;
+use crate::fake::{Fake, from, guarded, holding, job};
+
+const AT: &str = "demo/restores/r1";
+
+fn restore(spec: Value, status: Value) -> Value {
+    let mut whole = json!({ "backup": {"name": "b1", "namespace": "demo"} });
+    whole.as_object_mut().unwrap().extend(spec.as_object().cloned().unwrap());
+    json!({ "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Restore",
+        "metadata": {"name": "r1", "namespace": "demo", "uid": "12345678-0000", "resourceVersion": "1",
+            "creationTimestamp": jiff::Timestamp::now().to_string()}, "spec": whole, "status": status })
+}
+
+fn backup() -> Value {
+    json!({ "metadata": {"name": "b1", "namespace": "demo", "labels": {labels::BACKUP_TYPE: "Full"},
+            "annotations": {"kbbackup.io/target-image": "pg:1"}},
+        "spec": {"backupPolicyName": "p", "backupMethod": "full"},
+        "status": {"phase": "Completed", "path": "/demo/b1", "backupRepoName": "main",
+            "completionTimestamp": "2026-01-01T00:00:00Z",
+            "target": {"podSelector": {"strategy": "Any"}, "selectedTargetPods": ["pg-0"]},
+            "backupMethod": {"name": "full", "actionSetName": "a",
+                "targetVolumes": {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}}} })
+}
+
+fn repo(phase: &str, status: Value) -> Value {
+    let mut whole = json!({ "phase": phase });
+    whole.as_object_mut().unwrap().extend(status.as_object().cloned().unwrap());
+    json!({ "metadata": {"name": "main"}, "spec": {"storageProviderRef": "s3", "accessMethod": "Tool",
+        "pvReclaimPolicy": "Retain"}, "status": whole })
+}
+
+fn sound(restore: Value) -> Fake {
+    let action = json!({ "image": "pg:1", "command": ["c"] });
+    Fake::new([
+        (AT, restore),
+        ("demo/backups/b1", backup()),
+        (
+            "-/actionsets/a",
+            json!({ "metadata": {"name": "a"}, "spec": {"backupType": "Full", "restore": {"prepareData": action,
+                "postReady": [{"exec": {"command": ["hello"]}}, {"job": action}]}} }),
+        ),
+        ("-/backuprepos/main", repo("Ready", json!({ "toolConfigSecretName": "tool" }))),
+        ("demo/secrets/tool", json!({ "metadata": {"name": "tool"} })),
+        ("-/namespaces/demo", json!({ "metadata": {"name": "demo"} })),
+        ("demo/serviceaccounts/kubeblocks-dataprotection-worker", json!({ "metadata": {"name": "w"} })),
+    ])
+}
+
+fn claims(policy: &str, replicas: i32) -> Value {
+    json!({ "prepareDataConfig": {"volumeClaimRestorePolicy": policy, "volumeClaimsTemplate": {"replicas": replicas,
+        "startingIndex": 3, "templates": [{"metadata": {"name": "data-pg"}, "volumeSource": "data",
+            "volumeClaimSpec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]}} })
+}
+
+async fn look(fake: &Fake, ctx: &Context) {
+    let object = fake.get(AT).expect("the restore exists");
+    if let Err(error) = reconcile(Arc::new(guarded(object)), Arc::new(ctx.clone())).await {
+        panic!("{}: {error}", error.reason());
+    }
+}
+
+/// The server's Jobs in the store, each in the state that `state` says by its name.
+fn with_jobs(fake: &Fake, names: &[(&str, &str)]) -> Context {
+    let mut ctx = fake.context();
+    let of = |(path, condition): &(&str, &str)| {
+        let found = fake.get(path).unwrap_or_else(|| panic!("no {path}"));
+        job(found["metadata"].clone(), Some(*condition).filter(|condition| !condition.is_empty()))
+    };
+    ctx.stores.jobs = holding(names.iter().map(of));
+    // Without its pod a Job that has ended says less, but it has ended.
+    ctx.stores.pods = holding([]);
+    ctx
+}
+
+fn status(fake: &Fake) -> Value {
+    fake.get(AT).unwrap()["status"].clone()
+}
+
+fn condition(fake: &Fake, type_: &str) -> (String, String) {
+    let status = status(fake);
+    let all = status["conditions"].as_array().cloned().unwrap_or_default();
+    let found = all.into_iter().find(|condition| condition["type"] == type_).unwrap_or_default();
+    let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+    (text("status"), text("reason"))
+}
+
+fn jobs_made(fake: &Fake) -> Vec<String> {
+    fake.writes().into_iter().filter(|write| write.starts_with("POST") && write.ends_with("jobs")).collect()
+}
+
+#[tokio::test]
+async fn behaviour_6_2_the_repository_is_checked_first() {
+    let check = "CheckBackupRepo";
+    let is = |found: (String, String), status: &str, reason: &str| assert_eq!(found, (status.into(), reason.into()));
+
+    let fake = sound(restore(claims("Parallel", 1), json!({})));
+    let mut gone = restore(claims("Parallel", 1), json!({}));
+    gone["spec"]["backup"]["name"] = json!("gone");
+    fake.put(AT, gone);
+    look(&fake, &fake.context()).await;
+    is(condition(&fake, check), "False", "CheckBackupRepoFailed");
+    assert_eq!(status(&fake)["phase"], "Failed");
+    assert!(!status(&fake)["completionTimestamp"].is_null());
+    assert!(fake.writes().contains(&"EVENT RestoreFailed".to_owned()));
+
+    for unusable in [None, Some(repo("Ready", json!({})))] {
+        let fake = sound(restore(claims("Parallel", 1), json!({})));
+        let mut elsewhere = backup();
+        elsewhere["status"]["backupRepoName"] = json!("other");
+        fake.put("demo/backups/b1", elsewhere);
+        if let Some(nameless) = unusable {
+            fake.put("-/backuprepos/other", nameless);
+        }
+        look(&fake, &fake.context()).await;
+        is(condition(&fake, check), "False", "CheckBackupRepoFailed");
+        assert_eq!(status(&fake)["phase"], "Failed");
+    }
+
+    let fake = sound(restore(claims("Parallel", 1), json!({})));
+    fake.put("-/backuprepos/main", repo("Failed", json!({})));
+    look(&fake, &fake.context()).await;
+    is(condition(&fake, check), "False", "UnknownError");
+    assert_eq!(status(&fake)["phase"], json!(null), "tried again");
+
+    let fake = sound(restore(claims("Parallel", 1), json!({})));
+    fake.put("-/backuprepos/main", repo("Ready", json!({ "toolConfigSecretName": "absent" })));
+    look(&fake, &fake.context()).await;
+    is(condition(&fake, check), "False", "WaitForBackupRepo");
+    let own = fake.get(AT).unwrap()["metadata"]["labels"].clone();
+    assert_eq!((&own[labels::BACKUP_REPO_NAME], &own[labels::WAIT_REPO_PREPARATION]), (&json!("main"), &json!("true")));
+    assert_eq!(own[labels::MANAGED_BY], labels::MANAGED_BY_DATAPROTECTION);
+    assert_eq!(jobs_made(&fake), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn behaviour_6_2_a_source_for_claims_goes_no_further() {
+    let config = json!({ "prepareDataConfig": {"dataSourceRef": {"volumeSource": "data", "mountPath": "/data"}} });
+    let fake = sound(restore(config, json!({})));
+    look(&fake, &fake.context()).await;
+    assert_eq!(status(&fake)["phase"], "AsDataSource");
+    assert_eq!(condition(&fake, "CheckBackupRepo").0, "True");
+    assert_eq!(jobs_made(&fake), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn behaviour_6_2_what_cannot_be_restored_fails_before_anything_is_made() {
+    let fake = sound(restore(claims("Parallel", 1), json!({})));
+    let mut half = backup();
+    half["status"]["phase"] = json!("Failed");
+    fake.put("demo/backups/b1", half);
+    look(&fake, &fake.context()).await;
+    assert_eq!(condition(&fake, "ValidationPassed"), ("False".into(), "ValidateFailed".into()));
+    assert_eq!(status(&fake)["phase"], "Failed");
+    assert!(fake.writes().iter().all(|write| !write.starts_with("POST")));
+}
+
+#[tokio::test]
+async fn behaviour_6_5_all_at_once_from_the_starting_index() {
+    let fake = sound(restore(claims("Parallel", 2), json!({})));
+    look(&fake, &fake.context()).await;
+    assert_eq!(condition(&fake, "ValidationPassed"), ("True".into(), "ValidateSuccessfully".into()));
+    assert_eq!(condition(&fake, "PrepareData"), ("False".into(), "Processing".into()));
+    let told: Vec<_> = fake
+        .writes()
+        .into_iter()
+        .filter(|write| !write.contains("PATCH") && !write.contains("serviceaccounts"))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "EVENT RestoreStarting",
+            "POST demo/persistentvolumeclaims",
+            "EVENT CreateRestorePVC",
+            "POST demo/jobs",
+            "EVENT CreateRestoreJob",
+            "POST demo/persistentvolumeclaims",
+            "EVENT CreateRestorePVC",
+            "POST demo/jobs",
+            "EVENT CreateRestoreJob",
+        ]
+    );
+    for index in [3, 4] {
+        let claim = fake.get(&format!("demo/persistentvolumeclaims/data-pg-{index}")).expect("the claim");
+        assert!(claim["metadata"]["ownerReferences"].is_null(), "data outlives the restore");
+    }
+    let actions = status(&fake)["actions"]["prepareData"].clone();
+    assert_eq!(actions[1]["objectKey"], "Job/restore-preparedata-12345678-b1-1");
+}
+
+#[tokio::test]
+async fn behaviour_6_5_serial_frees_the_claim_before_the_next_begins() {
+    let fake = sound(restore(claims("Serial", 2), json!({})));
+    look(&fake, &fake.context()).await;
+    assert_eq!(jobs_made(&fake).len(), 1);
+    let ctx = with_jobs(&fake, &[("demo/jobs/restore-preparedata-12345678-b1-0", "Complete")]);
+    look(&fake, &ctx).await;
+    let writes = fake.writes();
+    let place = |wanted: &str| writes.iter().position(|write| write == wanted).unwrap_or_else(|| panic!("{writes:?}"));
+    assert!(place("DELETE demo/jobs/restore-preparedata-12345678-b1-0") < place("POST demo/jobs"));
+}
+
+#[tokio::test]
+async fn behaviour_6_7_an_exec_job_per_pod_then_the_next_step() {
+    let ready = json!({ "readyConfig": {
+        "execAction": {"target": {"podSelector": {"matchLabels": {"app": "pg"}}}},
+        "jobAction": {"target": {"podSelector": {"matchLabels": {"app": "pg"}}}},
+        "readinessProbe": {"exec": {"image": "never", "command": ["never"]}}} });
+    let fake = sound(restore(ready, json!({})));
+    look(&fake, &fake.context()).await;
+    assert_eq!(condition(&fake, "PostReady"), ("False".into(), "Processing".into()), "no pod yet");
+    assert_eq!(jobs_made(&fake), Vec::<String>::new());
+    for name in ["pg-0", "pg-1"] {
+        fake.put(
+            &format!("demo/pods/{name}"),
+            json!({ "metadata": {"name": name, "namespace": "demo", "labels": {"app": "pg"}},
+                "spec": {"containers": [{"name": "pg"}]}, "status": {"conditions": [{"type": "Ready", "status": "True"}]} }),
+        );
+    }
+    look(&fake, &fake.context()).await;
+    assert_eq!(
+        jobs_made(&fake),
+        ["POST kbbackup/jobs", "POST kbbackup/jobs"],
+        "one per pod, in the manager's namespace"
+    );
+    let (one, two) =
+        ("kbbackup/jobs/restore-post-ready-12345678-b1-0-0", "kbbackup/jobs/restore-post-ready-12345678-b1-0-1");
+    let ctx = with_jobs(&fake, &[(one, "Complete"), (two, "")]);
+    look(&fake, &ctx).await;
+    assert_eq!(jobs_made(&fake), Vec::<String>::new(), "all of a step end before the next begins");
+    let ctx = with_jobs(&fake, &[(one, "Complete"), (two, "Complete")]);
+    look(&fake, &ctx).await;
+    assert_eq!(jobs_made(&fake), ["POST demo/jobs"], "strategy Any: one ready pod");
+    assert_eq!(status(&fake)["actions"]["postReady"][2]["name"], "postReady-1");
+    let third = "demo/jobs/restore-post-ready-12345678-b1-1-0";
+    let ctx = with_jobs(&fake, &[(one, "Complete"), (two, "Complete"), (third, "Complete")]);
+    look(&fake, &ctx).await;
+    assert_eq!(condition(&fake, "PostReady"), ("True".into(), "Succeed".into()));
+    assert_eq!(status(&fake)["phase"], "Completed");
+}
+
+#[tokio::test]
+async fn behaviour_6_8_without_a_stage_it_is_completed_at_once() {
+    let fake = sound(restore(json!({}), json!({})));
+    look(&fake, &fake.context()).await;
+    let status = status(&fake);
+    assert_eq!(status["phase"], "Completed");
+    assert!(!status["completionTimestamp"].is_null() && !status["duration"].is_null(), "{status}");
+    assert!(fake.writes().contains(&"EVENT RestoreCompleted".to_owned()));
+}
+
+#[tokio::test]
+async fn behaviour_6_8_a_failed_job_fails_stage_and_restore() {
+    let fake = sound(restore(claims("Parallel", 2), json!({})));
+    look(&fake, &fake.context()).await;
+    let (one, two) = ("demo/jobs/restore-preparedata-12345678-b1-0", "demo/jobs/restore-preparedata-12345678-b1-1");
+    look(&fake, &with_jobs(&fake, &[(one, "Failed"), (two, "")])).await;
+    assert_eq!(status(&fake)["phase"], "Running", "the other one is awaited");
+    look(&fake, &with_jobs(&fake, &[(one, "Failed"), (two, "Complete")])).await;
+    assert_eq!(condition(&fake, "PrepareData"), ("False".into(), "Failed".into()));
+    let status = status(&fake);
+    assert_eq!(status["phase"], "Failed");
+    let told = |index: usize| status["actions"]["prepareData"][index]["status"].clone();
+    assert_eq!((told(0), told(1)), (json!("Failed"), json!("Completed")));
+    assert!(fake.get(one).is_some() && fake.get("demo/persistentvolumeclaims/data-pg-3").is_some());
+}
+
+#[tokio::test]
+async fn behaviour_6_2_jobs_go_when_it_is_completed_or_deleted_and_data_never() {
+    for (phase, deleted, gone) in [("Completed", false, true), ("Failed", false, false), ("Failed", true, true)] {
+        let mut object = restore(claims("Parallel", 1), json!({ "phase": phase }));
+        object["metadata"]["finalizers"] = json!([FINALIZER]);
+        if deleted {
+            object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        let fake = sound(object);
+        let own = |namespace: &str| {
+            json!({ "name": "j", "namespace": namespace, "uid": "u", "labels": {labels::RESTORE: "r1", labels::RESTORE_NAMESPACE: "demo"},
+                "ownerReferences": [{"apiVersion": "x", "kind": "Restore", "name": "r1", "uid": "12345678-0000"}] })
+        };
+        for namespace in ["demo", "kbbackup"] {
+            fake.put(&format!("{namespace}/jobs/j"), json!({ "metadata": own(namespace) }));
+        }
+        fake.put("demo/persistentvolumeclaims/data-pg-3", json!({ "metadata": {"name": "data-pg-3"} }));
+        let mut ctx = fake.context();
+        ctx.stores.jobs = holding(["demo", "kbbackup"].map(|namespace| from(json!({ "metadata": own(namespace) }))));
+        look(&fake, &ctx).await;
+        let left = ["demo/jobs/j", "kbbackup/jobs/j"].map(|path| fake.get(path).is_some());
+        assert_eq!(left, [!gone, !gone], "{phase}, deleted: {deleted}");
+        assert_eq!(fake.get(AT).is_none(), deleted);
+        assert!(fake.get("demo/persistentvolumeclaims/data-pg-3").is_some());
+    }
+}
