@@ -240,9 +240,9 @@ mod tests {
     }
 
     #[test]
-    fn long_restore_jobs_keep_their_index() {
+    fn behaviour_6_6_a_name_that_is_too_long_keeps_its_first_57_and_its_last_5_characters() {
         let name = prepare_data_job(&"b".repeat(63), "12345678-9", 0, 12);
-        assert_eq!(name.len(), 63);
+        assert_eq!(name, format!("{}-bb-12", &format!("restore-preparedata-12345678-{}", "b".repeat(63))[..57]));
         assert!(name.ends_with("-12"));
     }
 

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_add_up() {
+    fn behaviour_4_1_units_add_up() {
         for (text, seconds) in [
             ("", 0),
             ("0", 0),
@@ -124,14 +124,14 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn behaviour_4_1_nonsense_is_refused() {
         for text in ["7", "d", "7s", "-7d", "1d1d", "7dd", "99999999999999999999y", "7 d"] {
             assert!(RetentionPeriod::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn for_ever_never_expires() {
+    fn behaviour_4_1_for_ever_never_expires() {
         let start = jiff::Timestamp::from_second(0).unwrap();
         assert_eq!(RetentionPeriod::parse("").unwrap().expiration(start), None);
         assert_eq!(

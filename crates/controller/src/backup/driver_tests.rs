@@ -409,3 +409,84 @@ async fn behaviour_4_1_a_completed_backup_lets_its_workers_go_and_a_failed_one_k
         assert_eq!(fake.get("demo/jobs/dp-backup-0").is_none(), gone, "{phase}");
     }
 }
+
+#[tokio::test]
+async fn behaviour_4_1_a_continuous_backup_that_never_began_begins_again() {
+    let (fake, ctx) = archiving(cluster("Running", json!({}), json!([])), json!({ "phase": "Failed" }));
+    look(&fake, &ctx).await.unwrap();
+    let why = fake.get(AT).unwrap()["status"]["failureReason"].clone();
+    assert!(why.as_str().unwrap().contains("BackupPolicy p does not exist"), "it was tried: {why}");
+    let begun = json!({ "phase": "Failed", "startTimestamp": "2026-01-01T00:00:00Z", "actions": [] });
+    let (fake, ctx) = archiving(cluster("Stopped", json!({}), json!([])), begun);
+    let mut of_cluster = fake.get(AT).unwrap();
+    of_cluster["metadata"]["labels"][labels::CLUSTER_UID] = json!("u1");
+    fake.put(AT, of_cluster);
+    look(&fake, &ctx).await.unwrap();
+    assert_eq!(phase(&fake), "Completed", "a failed one is looked after like a running one: behaviour 4.10.2");
+}
+
+#[tokio::test]
+async fn behaviour_4_6_a_scheduled_backup_may_not_name_its_parent() {
+    let fake = sound();
+    let mut set = action_set();
+    set["spec"]["backupType"] = json!("Incremental");
+    fake.put("-/actionsets/a", set);
+    let named = json!({ "parentBackupName": "i1" });
+    let scheduled: Backup = from(backup(json!({ labels::BACKUP_SCHEDULE: "s" }), named.clone(), json!({})));
+    let why = observe::graph(&fake.context(), &scheduled).await.unwrap_err().to_string();
+    assert_eq!(why, "a scheduled backup may not name its parent");
+    let by_hand: Backup = from(backup(json!({}), named, json!({})));
+    let why = observe::graph(&fake.context(), &by_hand).await.unwrap_err().to_string();
+    assert!(why.contains("i1"), "{why}");
+}
+
+/// A running backup whose Job is at work.
+fn running() -> Value {
+    json!({ "phase": "Running", "path": "/demo/b1", "backupRepoName": "main", "startTimestamp": "2026-01-01T00:00:00Z",
+        "backupMethod": {"name": "full", "actionSetName": "a"},
+        "target": {"podSelector": {"matchLabels": {"app": "pg"}}, "selectedTargetPods": ["pg-0"]},
+        "actions": [{"name": "dp-backup-0", "targetPodName": "pg-0", "phase": "New", "actionType": "Job",
+            "objectRef": {"apiVersion": "batch/v1", "kind": "Job", "namespace": "demo", "name": "dp-backup-0-b1-6f1c2d3e"}}] })
+}
+
+#[tokio::test]
+async fn a_repository_that_is_checked_again_fails_no_running_backup() {
+    let fake = sound();
+    fake.put(AT, backup(json!({}), json!({}), running()));
+    fake.put("-/backuprepos/main", repo("PreChecking", json!({ "toolConfigSecretName": "tool" })));
+    look(&fake, &fake.context()).await.unwrap();
+    assert_eq!(phase(&fake), "Running");
+    assert!(fake.get("demo/jobs/dp-backup-0-b1-6f1c2d3e").is_some(), "its next action starts: the mover will tell");
+}
+
+#[tokio::test]
+async fn a_job_that_was_made_for_something_else_is_not_taken_over() {
+    let fake = sound();
+    fake.put(AT, backup(json!({}), json!({}), running()));
+    let foreign = json!({ "metadata": {"name": "dp-backup-0-b1-6f1c2d3e", "namespace": "demo", "uid": "x",
+        "labels": {labels::BACKUP_NAME: "b1"}} });
+    fake.put("demo/jobs/dp-backup-0-b1-6f1c2d3e", foreign.clone());
+    look(&fake, &fake.context()).await.unwrap();
+    let status = fake.get(AT).unwrap()["status"].clone();
+    assert_eq!(status["phase"], "Failed");
+    assert!(status["failureReason"].as_str().unwrap().contains("was made for something else"), "{status}");
+    assert_eq!(fake.get("demo/jobs/dp-backup-0-b1-6f1c2d3e"), Some(foreign));
+}
+
+#[tokio::test]
+async fn behaviour_4_13_expired_backups_are_deleted_whatever_their_deletion_policy() {
+    for policy in ["Delete", "Retain"] {
+        let fake = sound();
+        let mut status = stored();
+        status["expiration"] = json!("2026-01-01T00:00:00Z");
+        fake.put(AT, backup(json!({}), json!({ "deletionPolicy": policy }), status.clone()));
+        look(&fake, &fake.context()).await.unwrap();
+        assert_eq!(fake.writes(), ["DELETE demo/backups/b1"], "{policy}");
+        fake.put(AT, backup(json!({}), json!({}), status));
+        fake.writes();
+        fake.fails_at(AT);
+        let object = guarded(backup(json!({}), json!({}), fake.get(AT).unwrap()["status"].clone()));
+        assert!(reconcile(Arc::new(object), Arc::new(fake.context())).await.is_err());
+        assert_eq!(fake.writes(), ["EVENT RemoveExpiredBackupsFailed"]);
+    }
+}

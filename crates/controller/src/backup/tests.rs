@@ -401,7 +401,7 @@ fn an_image_that_cannot_be_told_is_refused() {
 }
 
 #[test]
-fn workers_are_mapped_to_their_backup() {
+fn behaviour_4_2_workers_are_mapped_to_their_backup() {
     let of = |meta: Value| {
         super::of_worker(&from(meta)).map(|found| format!("{}/{}", found.namespace.unwrap_or_default(), found.name))
     };

@@ -299,3 +299,134 @@ async fn behaviour_6_2_jobs_go_when_it_is_completed_or_deleted_and_data_never() 
         assert!(fake.get("demo/persistentvolumeclaims/data-pg-3").is_some());
     }
 }
+
+#[tokio::test]
+async fn behaviour_6_3_a_differential_backup_is_restored_after_its_full_one() {
+    let fake = sound(restore(claims("Parallel", 1), json!({})));
+    let mut set = fake.get("-/actionsets/a").unwrap();
+    set["spec"]["backupType"] = json!("Differential");
+    fake.put("-/actionsets/diff", set);
+    let mut full = backup();
+    full["metadata"]["name"] = json!("full");
+    let mut own = backup();
+    own["status"]["backupMethod"]["actionSetName"] = json!("diff");
+    own["status"]["completionTimestamp"] = json!("2026-01-02T00:00:00Z");
+    own["spec"]["parentBackupName"] = json!("full");
+    fake.put("demo/backups/full", full);
+    fake.put("demo/backups/b1", own);
+    look(&fake, &fake.context()).await;
+    let first = "demo/jobs/restore-preparedata-12345678-full-0";
+    assert!(fake.get(first).is_some() && jobs_made(&fake).len() == 1, "sets go one after another");
+    look(&fake, &with_jobs(&fake, &[(first, "Complete")])).await;
+    assert!(fake.get("demo/jobs/restore-preparedata-12345678-b1-0").is_some());
+    assert_eq!(status(&fake)["actions"]["prepareData"][1]["name"], "prepareData-1");
+}
+
+#[tokio::test]
+async fn behaviour_6_3_what_records_no_method_cannot_be_restored() {
+    let fake = sound(restore(claims("Parallel", 1), json!({})));
+    let mut bare = backup();
+    bare["status"]["backupMethod"] = json!(null);
+    fake.put("demo/backups/b1", bare);
+    look(&fake, &fake.context()).await;
+    assert_eq!(status(&fake)["phase"], "Failed");
+    assert!(condition(&fake, "ValidationPassed").1 == "ValidateFailed");
+}
+
+/// A restore to a point in time: a log, and the base that `base` makes of a full backup. The store knows both.
+fn point_in_time(recipe: Value, base: impl FnOnce(&mut Value)) -> (Fake, Context) {
+    let mut wish = claims("Parallel", 1);
+    wish["restoreTime"] = json!("2026-01-01T12:00:00Z");
+    let fake = sound(restore(wish, json!({})));
+    let action = json!({ "image": "pg:1", "command": ["c"] });
+    let mut set = json!({ "metadata": {"name": "wal"}, "spec": {"backupType": "Continuous", "restore": {"prepareData": action}} });
+    set["metadata"]["annotations"] = recipe;
+    fake.put("-/actionsets/wal", set);
+    let mut log = backup();
+    log["metadata"]["labels"][labels::BACKUP_TYPE] = json!("Continuous");
+    log["status"]["phase"] = json!("Running");
+    log["status"]["backupMethod"]["actionSetName"] = json!("wal");
+    log["status"]["timeRange"] = json!({ "start": "2025-12-31T00:00:00Z", "end": "2026-01-02T00:00:00Z" });
+    let mut full = backup();
+    full["metadata"]["name"] = json!("full");
+    base(&mut full);
+    fake.put("demo/backups/b1", log.clone());
+    fake.put("demo/backups/full", full.clone());
+    let mut ctx = fake.context();
+    ctx.stores.backups = holding([guarded(log), guarded(full)]);
+    (fake, ctx)
+}
+
+fn env(fake: &Fake, job: &str, name: &str) -> Value {
+    let job = fake.get(job).unwrap();
+    let list = job["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+    list.into_iter().find(|entry| entry["name"] == name).map(|entry| entry["value"].clone()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn behaviour_6_4_the_base_first_and_then_the_log() {
+    let (fake, ctx) = point_in_time(json!({}), |_| {});
+    look(&fake, &ctx).await;
+    let (base, log) = ("demo/jobs/restore-preparedata-12345678-full-0", "demo/jobs/restore-preparedata-12345678-b1-0");
+    assert_eq!(jobs_made(&fake).len(), 1);
+    let mut after = with_jobs(&fake, &[(base, "Complete")]);
+    after.stores.backups = ctx.stores.backups.clone();
+    look(&fake, &after).await;
+    assert_eq!(env(&fake, log, "DP_BASE_BACKUP_NAME"), "full");
+    assert_eq!(env(&fake, log, "DP_RESTORE_TIME"), "2026-01-01T12:00:00Z");
+}
+
+#[tokio::test]
+async fn behaviour_6_4_a_recipe_that_brings_its_base_back_by_itself() {
+    let annotation = json!({ "dataprotection.kubeblocks.io/skip-base-backup-restore-in-pitr": "true" });
+    let (fake, ctx) = point_in_time(annotation, |_| {});
+    look(&fake, &ctx).await;
+    assert!(fake.writes().contains(&"EVENT SkipBaseBackupRestoreInPitr".to_owned()));
+    assert!(fake.get("demo/jobs/restore-preparedata-12345678-full-0").is_none());
+    assert_eq!(env(&fake, "demo/jobs/restore-preparedata-12345678-b1-0", "DP_BASE_BACKUP_NAME"), "full");
+}
+
+#[tokio::test]
+async fn behaviour_6_4_a_base_of_snapshots_makes_the_claims_or_is_refused() {
+    let of_snapshots = |full: &mut Value| {
+        full["status"]["backupMethod"] = json!({ "name": "snap", "snapshotVolumes": true });
+        full["status"]["actions"] = json!([{ "name": "createVolumeSnapshot-0", "targetPodName": "pg-0",
+            "volumeSnapshots": [{"name": "full-0-data", "volumeName": "data"}]}]);
+    };
+    let (fake, ctx) = point_in_time(json!({}), of_snapshots);
+    look(&fake, &ctx).await;
+    assert_eq!(status(&fake)["phase"], "Failed", "the reference would have gone on with an empty volume");
+    assert!(status(&fake).to_string().contains("volumesnapshot full-0-data"), "{}", status(&fake));
+    assert!(fake.get("demo/persistentvolumeclaims/data-pg-3").is_none());
+
+    let (fake, ctx) = point_in_time(json!({}), of_snapshots);
+    fake.put(
+        "demo/volumesnapshots/full-0-data",
+        json!({ "metadata": {"name": "full-0-data", "namespace": "demo"}, "spec": {"source": {}},
+            "status": {"readyToUse": true, "restoreSize": "1Gi"} }),
+    );
+    look(&fake, &ctx).await;
+    let claim = fake.get("demo/persistentvolumeclaims/data-pg-3").expect("made from the snapshot");
+    assert_eq!(claim["spec"]["dataSource"]["name"], "full-0-data");
+    assert!(fake.get("demo/jobs/restore-preparedata-12345678-b1-0").is_some(), "then the log is replayed");
+}
+
+#[tokio::test]
+async fn behaviour_6_5_a_stage_that_is_over_is_not_run_again() {
+    let over = json!({ "phase": "Running", "startTimestamp": "2026-01-01T00:00:00Z", "conditions": [
+        {"type": "PrepareData", "status": "True", "reason": "Succeed", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}] });
+    let fake = sound(restore(claims("Parallel", 2), over));
+    look(&fake, &fake.context()).await;
+    assert_eq!((jobs_made(&fake), status(&fake)["phase"].clone()), (vec![], json!("Completed")));
+}
+
+#[tokio::test]
+async fn behaviour_6_6_a_job_that_was_made_for_something_else_is_fatal() {
+    let fake = sound(restore(claims("Parallel", 1), json!({})));
+    let path = "demo/jobs/restore-preparedata-12345678-b1-0";
+    let foreign = json!({ "metadata": {"name": "restore-preparedata-12345678-b1-0", "namespace": "demo", "uid": "x"} });
+    fake.put(path, foreign.clone());
+    look(&fake, &fake.context()).await;
+    assert_eq!(status(&fake)["phase"], "Failed");
+    assert_eq!(fake.get(path), Some(foreign));
+}

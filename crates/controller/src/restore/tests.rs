@@ -332,7 +332,7 @@ fn behaviour_6_5_each_replica_gets_the_snapshot_of_its_own_pod() {
 }
 
 #[test]
-fn a_volume_without_a_snapshot_is_refused_and_never_left_empty() {
+fn behaviour_6_5_a_volume_without_a_snapshot_is_refused_and_never_left_empty() {
     let restore = one_to_one("logs", 1);
     let why = volumes::wanted(&restore, &snapshots()).unwrap_err().to_string();
     assert!(why.contains("no snapshot of volume \"logs\" of pod pg-0") && why.contains("data, wal"), "{why}");
@@ -343,7 +343,7 @@ fn a_volume_without_a_snapshot_is_refused_and_never_left_empty() {
 }
 
 #[test]
-fn a_missing_snapshot_or_a_small_claim_is_refused() {
+fn behaviour_6_5_a_missing_snapshot_or_a_small_claim_is_refused() {
     let (set, restore) = (snapshots(), one_to_one("data", 1));
     let wanted = volumes::wanted(&restore, &set).unwrap();
     let fits = |status: Value| {
@@ -368,4 +368,89 @@ fn snapshots_of_two_targets_stay_apart() {
     }));
     assert_eq!(super::sets::snapshot_of(&backup, Some("b"), "data", None).as_deref(), Some("b-b-0-data"));
     assert_eq!(super::sets::snapshot_of(&backup, Some("c"), "data", None), None);
+}
+
+#[test]
+fn behaviour_6_5_claims_for_every_job_and_pods_of_instance_templates() {
+    let mut restore = restore();
+    let config = restore.spec.prepare_data_config.as_mut().unwrap();
+    config.volume_claims =
+        from(json!([{"metadata": {"name": "shared"}, "volumeSource": "data", "mountPath": "/shared",
+        "volumeClaimSpec": {"accessModes": ["ReadWriteMany"]}}]));
+    let template = &mut config.volume_claims_template.as_mut().unwrap().templates[0];
+    template.metadata.labels.insert("apps.kubeblocks.io/instance-template".into(), "big".into());
+    for replica in 0..2 {
+        let claims = build::claims(&restore, replica);
+        let told: Vec<_> = claims.iter().map(|claim| (claim.name.clone(), claim.volume.clone())).collect();
+        let own = format!("data-pg-{}", replica + 1);
+        assert_eq!(
+            told,
+            [("shared".to_owned(), "dp-claim-shared".to_owned()), (own.clone(), format!("dp-claim-tpl-{own}"))],
+            "mounted together into every Job"
+        );
+    }
+    let labels = build::claim(&restore, &build::claims(&restore, 1)[1]).metadata.labels.unwrap();
+    assert_eq!(labels["apps.kubeblocks.io/pod-name"], "c1-pg-big-2");
+    assert_eq!(labels["workloads.kubeblocks.io/instance"], "c1-pg");
+}
+
+#[test]
+fn behaviour_6_6_labels_of_claims_never_take_the_place_of_ours() {
+    let mut restore = restore();
+    let template = &mut restore.spec.prepare_data_config.as_mut().unwrap().volume_claims_template.as_mut().unwrap();
+    let own = &mut template.templates[0].metadata.labels;
+    own.insert("dataprotection.kubeblocks.io/restore".into(), "another".into());
+    own.insert("app.kubernetes.io/managed-by".into(), "somebody".into());
+    let set = set();
+    let site = Site { restore: &restore, set: &set, access: &access(), settings: &settings() };
+    let recipe = set.action_set.spec.restore.clone().unwrap();
+    let job = site.prepare("j", recipe.prepare_data.as_ref().unwrap(), 0, None).unwrap();
+    let pod = job.spec.unwrap().template.metadata.unwrap().labels.unwrap();
+    for labels in [job.metadata.labels.unwrap(), pod] {
+        assert_eq!(labels["dataprotection.kubeblocks.io/restore"], "r1");
+        assert_eq!(labels["app.kubernetes.io/managed-by"], "kubeblocks-dataprotection");
+        assert_eq!(labels["apps.kubeblocks.io/component-name"], "pg");
+    }
+}
+
+#[test]
+fn behaviour_6_6_the_usual_layout_no_times_that_are_not_known_and_no_empty_extras() {
+    let (restore, mut set) = (restore(), set());
+    set.action_set.spec.env.clear();
+    let recipe = set.action_set.spec.restore.clone().unwrap();
+    let env = |set: &Set| {
+        let site = Site { restore: &restore, set, access: &access(), settings: &settings() };
+        let job = site.prepare("j", recipe.prepare_data.as_ref().unwrap(), 0, None).unwrap();
+        let template = job.spec.unwrap().template;
+        let pod = template.spec.unwrap();
+        let downward = pod.volumes.unwrap().iter().any(|volume| volume.name == "downward-volume");
+        let list = pod.containers[0].env.clone().unwrap();
+        (list, downward, template.metadata.unwrap().annotations.unwrap_or_default().len())
+    };
+    let (list, downward, notes) = env(&set);
+    let value = |name: &str| list.iter().find(|entry| entry.name == name).and_then(|entry| entry.value.clone());
+    assert_eq!(
+        value("DP_BACKUP_STOP_TIME").as_deref(),
+        Some("2026-08-20T11:00:00+08:00"),
+        "RFC 3339 in the backup's zone"
+    );
+    assert!(downward && notes == 1);
+    let status = set.backup.status.as_mut().unwrap();
+    (status.time_range, status.extras) = (None, vec![]);
+    let (list, downward, notes) = env(&set);
+    assert!(list.iter().all(|entry| entry.name != "DP_BACKUP_STOP_TIME"));
+    assert!(!downward && notes == 0);
+}
+
+#[test]
+fn behaviour_6_6_the_source_target_is_part_of_the_path() {
+    let (mut restore, set) = (restore(), set());
+    restore.spec.backup.source_target_name = Some("shard-a".into());
+    let site = Site { restore: &restore, set: &set, access: &access(), settings: &settings() };
+    let recipe = set.action_set.spec.restore.clone().unwrap();
+    let job = site.prepare("j", recipe.prepare_data.as_ref().unwrap(), 0, Some("pg-1")).unwrap();
+    let list = job.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();
+    let value = |name: &str| list.iter().find(|entry| entry.name == name).and_then(|entry| entry.value.clone());
+    assert_eq!(value("DP_TARGET_RELATIVE_PATH").as_deref(), Some("shard-a/pg-1"));
+    assert_eq!(value("DP_BACKUP_BASE_PATH").as_deref(), Some("/prod/demo/c1/b2/shard-a/pg-1"));
 }
