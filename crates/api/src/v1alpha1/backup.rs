@@ -151,7 +151,7 @@ pub struct BackupStatus {
 
     /// The target, if there is a single one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<BackupStatusTarget>,
+    pub target: Option<Box<BackupStatusTarget>>,
 
     /// The targets, if there is a list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -159,7 +159,7 @@ pub struct BackupStatus {
 
     /// The method as it was when the backup started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backup_method: Option<BackupMethod>,
+    pub backup_method: Option<Box<BackupMethod>>,
 
     /// How the data is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]

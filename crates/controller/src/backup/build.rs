@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec};
 use kbbackup_api::names::{annotations, labels};
-use kbbackup_api::v1alpha1::{ActionSetSpec, Backup, BackupMethod, BackupStatus, BackupStatusTarget, JobActionSpec};
+use kbbackup_api::v1alpha1::{ActionSetSpec, Backup, BackupStatus, BackupStatusTarget, JobActionSpec};
 use kbbackup_core::{contract, layout, names};
 use kube::{Resource as _, ResourceExt as _};
 
@@ -48,7 +48,7 @@ impl Site<'_> {
     /// [`Refusal::Fatal`] when the recipe no longer has such an action, or its target's port does not exist.
     pub fn job(&self, name: &str, attempts: &str) -> Result<Job, Refusal> {
         let set = &self.ingredients.action_set.spec;
-        let snapshots = self.status.backup_method.as_ref().is_some_and(BackupMethod::snapshot_volumes);
+        let snapshots = self.status.backup_method.as_ref().is_some_and(|method| method.snapshot_volumes());
         let planned = plan::plan(set, plan::targets(self.status), snapshots);
         let changed = || {
             Refusal::fatal(format!(

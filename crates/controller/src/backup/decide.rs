@@ -102,7 +102,8 @@ pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp
     let root = repo.map(|repo| {
         layout::backup_root(&prefix(&repo.spec.path_prefix), &namespace, &prefix(&graph.policy.spec.path_prefix))
     });
-    let (target, targets) = if graph.several { (None, chosen) } else { (chosen.into_iter().next(), Vec::new()) };
+    let (target, targets) =
+        if graph.several { (None, chosen) } else { (chosen.into_iter().next().map(Box::new), Vec::new()) };
     let mounted = repo.filter(|repo| repo.spec.access_method() == AccessMethod::Mount);
     let status = BackupStatus {
         format_version: Some(FORMAT_VERSION.to_owned()),
@@ -120,7 +121,7 @@ pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp
             .and_then(|status| status.backup_pvc_name.clone()),
         target,
         targets,
-        backup_method: Some(graph.method.clone()),
+        backup_method: Some(Box::new(graph.method.clone())),
         encryption_config: match &graph.parent {
             Some(parent) => parent.encryption.clone(),
             None => graph.policy.spec.encryption_config.clone(),

@@ -9,8 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kbbackup_api::names::labels;
 use kbbackup_api::v1alpha1::{
-    ActionSet, Backup, BackupMethod, BackupPhase, BackupRepo, BackupStatus, DeletionPolicy, PodSelector, Restore,
-    RestorePhase,
+    ActionSet, Backup, BackupPhase, BackupRepo, BackupStatus, DeletionPolicy, PodSelector, Restore, RestorePhase,
 };
 use kube::api::DeleteParams;
 use kube::runtime::controller::Action;
@@ -160,7 +159,7 @@ async fn remove(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result
 }
 
 fn takes_snapshots(status: &BackupStatus) -> bool {
-    status.backup_method.as_ref().is_some_and(BackupMethod::snapshot_volumes)
+    status.backup_method.as_ref().is_some_and(|method| method.snapshot_volumes())
 }
 
 /// Removes the files of a backup whose namespace is being deleted: for a while, then the namespace may go.

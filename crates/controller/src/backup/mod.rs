@@ -325,19 +325,12 @@ async fn rest(ctx: &Context, backup: &Backup, completed: bool) -> Result<Action,
         }
     }
     let namespace = backup.namespace();
-    let guarded = ctx.stores.backups.state();
     let expires = backup.status.as_ref().and_then(|status| status.expiration.as_ref());
     // Siblings matter only once the time has come; until then a look at one field is enough.
     let due = expires.is_some_and(|expires| expires.0 <= ctx.now());
-    let siblings: Vec<&Backup> = if due {
-        guarded
-            .iter()
-            .filter_map(|other| other.0.as_ref().ok())
-            .filter(|other| other.namespace() == namespace)
-            .collect()
-    } else {
-        Vec::new()
-    };
+    let siblings = if due { ctx.stores.backups.state() } else { Vec::new() };
+    let siblings = siblings.iter().filter_map(|other| other.0.as_ref().ok());
+    let siblings: Vec<&Backup> = siblings.filter(|other| other.metadata.namespace == namespace).collect();
     let restores = if due { ctx.stores.restores.state() } else { Vec::new() };
     let restores: Vec<_> = restores.iter().filter_map(|guarded| guarded.0.as_ref().ok()).collect();
     let read = delete::reading(backup, &restores).is_some();

@@ -265,7 +265,7 @@ mod tests {
         status.targets = vec![target(Some("a"), "All", &["p-0", "p-1"]), target(Some("b"), "Any", &["q-0"])];
         assert_eq!(data_paths(&status), ["/r/ns/b/a/p-0", "/r/ns/b/a/p-1", "/r/ns/b/b"]);
         status.targets = vec![];
-        status.target = Some(target(None, "Any", &["p-0"]));
+        status.target = Some(Box::new(target(None, "Any", &["p-0"])));
         assert_eq!(data_paths(&status), ["/r/ns/b"]);
     }
 }

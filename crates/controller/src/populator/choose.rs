@@ -57,7 +57,7 @@ pub fn volumes(method: Option<&BackupMethod>) -> Vec<String> {
 
 /// The volume for `claim`; `None` when a claim of KubeBlocks is for one that the backup does not hold.
 fn volume(backup: &Backup, claim: &PersistentVolumeClaim) -> Result<Option<String>, Refusal> {
-    let held = volumes(backup.status.as_ref().and_then(|status| status.backup_method.as_ref()));
+    let held = volumes(backup.status.as_ref().and_then(|status| status.backup_method.as_deref()));
     let wanted = wish::volume(claim);
     if held.contains(&wanted) {
         return Ok(Some(wanted));

@@ -34,7 +34,7 @@ impl Set {
     /// A backup that stands alone.
     pub fn alone(backup: Backup, action_set: ActionSet) -> Self {
         let method = backup.status.as_ref().and_then(|status| status.backup_method.as_ref());
-        let uses_snapshots = method.is_some_and(kbbackup_api::v1alpha1::BackupMethod::snapshot_volumes);
+        let uses_snapshots = method.is_some_and(|method| method.snapshot_volumes());
         Self { backup, action_set, uses_snapshots, base: None, ancestors: Vec::new() }
     }
 

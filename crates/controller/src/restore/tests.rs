@@ -397,7 +397,7 @@ fn behaviour_6_5_claims_for_every_job_and_pods_of_instance_templates() {
 #[test]
 fn behaviour_6_6_labels_of_claims_never_take_the_place_of_ours() {
     let mut restore = restore();
-    let template = &mut restore.spec.prepare_data_config.as_mut().unwrap().volume_claims_template.as_mut().unwrap();
+    let template = restore.spec.prepare_data_config.as_mut().unwrap().volume_claims_template.as_mut().unwrap();
     let own = &mut template.templates[0].metadata.labels;
     own.insert("dataprotection.kubeblocks.io/restore".into(), "another".into());
     own.insert("app.kubernetes.io/managed-by".into(), "somebody".into());

@@ -12,8 +12,8 @@ use k8s_openapi::{
 use kbbackup_api::{
     names::annotations,
     v1alpha1::{
-        Backup, BackupMethod, BackupRef, EmbeddedObjectMeta, PodSelectionStrategy, PrepareDataConfig, Restore,
-        RestoreSpec, RestoreVolumeClaim, RestoreVolumeClaimsTemplate, VolumeClaimRestorePolicy, VolumeConfig,
+        Backup, BackupRef, EmbeddedObjectMeta, PodSelectionStrategy, PrepareDataConfig, Restore, RestoreSpec,
+        RestoreVolumeClaim, RestoreVolumeClaimsTemplate, VolumeClaimRestorePolicy, VolumeConfig,
     },
 };
 use kube::{ResourceExt, api::ObjectMeta};
@@ -153,7 +153,7 @@ pub(crate) fn volumes(backup: &Backup) -> Vec<String> {
     let method = backup.status.as_ref().and_then(|status| status.backup_method.as_ref());
     let Some(volumes) = method.and_then(|method| method.target_volumes.as_ref()) else { return Vec::new() };
     let mut names = volumes.volumes.clone();
-    if method.is_some_and(BackupMethod::snapshot_volumes) {
+    if method.is_some_and(|method| method.snapshot_volumes()) {
         return names;
     }
     names.extend(volumes.volume_mounts.iter().map(|mount| mount.name.clone()));

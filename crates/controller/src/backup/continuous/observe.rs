@@ -173,8 +173,9 @@ pub async fn ground(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Re
         };
         targets.push(BackupStatusTarget { target, selected_target_pods: selected });
     }
-    (status.target, status.targets) = if several { (None, targets) } else { (targets.into_iter().next(), Vec::new()) };
-    status.backup_method = Some(method);
+    (status.target, status.targets) =
+        if several { (None, targets) } else { (targets.into_iter().next().map(Box::new), Vec::new()) };
+    status.backup_method = Some(Box::new(method));
     let ingredients =
         Ingredients { backoff_limit: policy.spec.backoff_limit(), action_set, access: Some(access), pods };
     Ok(Ground { status, ingredients, cron: cron.unwrap_or_default(), missing })
