@@ -109,7 +109,9 @@ impl Fake {
                 self.write(&method, &path, body)
             }
         };
-        let mut response = Response::new(Body::from(answer.to_string().into_bytes()));
+        // Logs are kept as texts.
+        let text = answer.as_str().map_or_else(|| answer.to_string(), str::to_owned);
+        let mut response = Response::new(Body::from(text.into_bytes()));
         *response.status_mut() = status;
         Ok(response)
     }
@@ -122,8 +124,8 @@ impl Fake {
         let is_collection = path.split('/').count() != 3;
         if is_collection {
             let below = format!("{path}/");
-            let items: Vec<_> =
-                objects.iter().filter(|(key, _)| key.starts_with(&below)).map(|(_, item)| item).collect();
+            let is_item = |key: &str| key.strip_prefix(&below).is_some_and(|name| !name.contains('/'));
+            let items: Vec<_> = objects.iter().filter(|(key, _)| is_item(key)).map(|(_, item)| item).collect();
             return (StatusCode::OK, json!({ "kind": "List", "apiVersion": "v1", "metadata": {}, "items": items }));
         }
         refusal(StatusCode::NOT_FOUND, "NotFound", path)

@@ -61,6 +61,24 @@ pub mod channel {
     }
 }
 
+/// How far a running backup action is: each push keeps a file beside the journal with the number of bytes that it has
+/// stored so far, and the reporter writes the sum into its log when it has changed.
+pub mod progress {
+    use super::{Deserialize, Serialize};
+
+    /// How often the reporter looks.
+    pub const EVERY_SECONDS: u64 = 10;
+    /// Names of the files of pushes begin with the journal's, and then this.
+    pub const FILE: &str = ".progress-";
+
+    /// One line of the reporter's log.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Line {
+        /// Bytes stored by this pod so far.
+        pub bytes: u64,
+    }
+}
+
 /// Exit codes of the mover beside 0.
 pub mod exit {
     /// Anything that went wrong; the last line of standard error says what.

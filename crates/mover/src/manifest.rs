@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kbbackup_core::contract::{self, ManifestEntry};
@@ -47,6 +48,23 @@ impl Recorder {
             attempt: env(contract::ENV_ATTEMPT).unwrap_or_else(|| "none".to_owned()),
             journal: env(contract::ENV_JOURNAL).map(PathBuf::from),
         }))
+    }
+
+    /// Where a push notes how far it is; `None` where nobody looks.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let journal = self.journal.as_ref()?;
+        let name = format!("{}{}{:08x}", file_name(journal), contract::progress::FILE, rand::random::<u32>());
+        Some(Progress { file: journal.with_file_name(name), told: Instant::now() })
+    }
+
+    /// Bytes that the pushes of this pod have stored so far.
+    pub(crate) fn bytes_so_far(&self) -> Option<u64> {
+        let journal = self.journal.as_ref()?;
+        let start = format!("{}{}", file_name(journal), contract::progress::FILE);
+        let found = std::fs::read_dir(journal.parent()?).ok()?.flatten();
+        let own = found.filter(|entry| entry.file_name().to_string_lossy().starts_with(&start));
+        // A file that is being replaced counts the next time.
+        Some(own.filter_map(|entry| std::fs::read_to_string(entry.path()).ok()?.parse::<u64>().ok()).sum())
     }
 
     /// The part of a key below the backup; `None` for objects elsewhere and for our own.
@@ -126,6 +144,42 @@ impl Recorder {
     }
 }
 
+/// How far one push is. A courtesy: what cannot be written is left out.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    file: PathBuf,
+    told: Instant,
+}
+
+impl Progress {
+    /// Notes that `bytes` are stored, unless it was noted a moment ago.
+    pub(crate) fn at(&mut self, bytes: u64) {
+        if self.told.elapsed() >= Duration::from_secs(1) {
+            self.told = Instant::now();
+            let _ = std::fs::write(&self.file, bytes.to_string());
+        }
+    }
+
+    /// The push has ended with so many bytes.
+    pub(crate) fn ended(&self, bytes: u64) {
+        let _ = std::fs::write(&self.file, bytes.to_string());
+    }
+
+    /// The push has failed, and what it has stored is gone.
+    pub(crate) fn failed(file: &Path) {
+        let _ = std::fs::remove_file(file);
+    }
+
+    /// Its file.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.file.clone()
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 fn append(journal: &Path, lines: &[u8]) -> Result<()> {
     let failed = |error: std::io::Error| Error::file("write", journal, &error);
     // One write call on a file opened for appending, so that lines of parallel pushes never mix.
@@ -202,6 +256,28 @@ mod tests {
         let text = [line("a", 1, false), line("b", 2, false), line("a", 3, false), line("b", 0, true)].concat();
         merged.add("x", text.as_bytes()).unwrap();
         assert_eq!(merged.stored(), contract::Stored { objects: 1, bytes: 3 });
+    }
+
+    #[test]
+    fn bytes_of_all_pushes_of_a_pod_are_summed() {
+        let dir = tempfile::tempdir().unwrap();
+        let recorder = |journal: Option<&str>| Recorder {
+            backup: "/b".into(),
+            key: "b".into(),
+            action: "a".into(),
+            attempt: "1".into(),
+            journal: journal.map(|name| dir.path().join(name)),
+        };
+        let own = recorder(Some(".journal"));
+        assert_eq!(own.bytes_so_far(), Some(0));
+        let (one, two) = (own.progress().unwrap(), own.progress().unwrap());
+        one.ended(3);
+        two.ended(4);
+        std::fs::write(dir.path().join("backup.info"), "5").unwrap();
+        assert_eq!(own.bytes_so_far(), Some(7));
+        Progress::failed(&two.file());
+        assert_eq!(own.bytes_so_far(), Some(3));
+        assert_eq!(recorder(None).bytes_so_far(), None, "nobody looks");
     }
 
     #[test]

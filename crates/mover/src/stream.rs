@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use crate::codec::crypt::Encryption;
 use crate::codec::{Compression, Link, Stage};
 use crate::error::{Cause, Error, Result};
+use crate::manifest::Progress;
 use crate::pool::Pool;
 use crate::signal::Stop;
 use crate::storage::{Sink, Source};
@@ -54,6 +55,7 @@ struct Outlet {
     filled: usize,
     hasher: blake3::Hasher,
     size: u64,
+    progress: Option<Progress>,
     done: std::sync::mpsc::Sender<Written>,
 }
 
@@ -64,6 +66,9 @@ impl Outlet {
         }
         self.hasher.update(&bytes);
         self.size += bytes.len() as u64;
+        if let Some(progress) = &mut self.progress {
+            progress.at(self.size);
+        }
         // The other side hangs up when storing has failed; its error is the one that counts.
         self.to.blocking_send(bytes).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
@@ -104,16 +109,26 @@ impl Stage for Outlet {
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
         self.send_waiting()?;
+        if let Some(progress) = &self.progress {
+            progress.ended(self.size);
+        }
         let _ = self.done.send(Written { size: self.size, blake3: self.hasher.finalize().to_hex().to_string() });
         Ok(())
     }
 }
 
-/// Sends everything that `input` yields into `sink` and commits it.
+/// Sends everything that `input` yields into `sink` and commits it. `progress` is told how far it is.
 ///
 /// # Errors
 /// The first failure of any stage, or a signal; the sink is aborted then.
-pub(crate) async fn push(input: Input, transform: Transform, mut sink: Sink, stop: &mut Stop) -> Result<Written> {
+pub(crate) async fn push(
+    input: Input,
+    transform: Transform,
+    mut sink: Sink,
+    stop: &mut Stop,
+    progress: Option<Progress>,
+) -> Result<Written> {
+    let told = progress.as_ref().map(Progress::file);
     let (to, mut from) = mpsc::channel::<Bytes>(DEPTH);
     let (done, written) = std::sync::mpsc::channel();
     let outlet = Outlet {
@@ -123,6 +138,7 @@ pub(crate) async fn push(input: Input, transform: Transform, mut sink: Sink, sto
         filled: 0,
         hasher: blake3::Hasher::new(),
         size: 0,
+        progress,
         done,
     };
     let (failed, failure) = tokio::sync::oneshot::channel();
@@ -143,6 +159,9 @@ pub(crate) async fn push(input: Input, transform: Transform, mut sink: Sink, sto
         }
         Err(error) => {
             sink.abort().await;
+            if let Some(file) = told {
+                Progress::failed(&file);
+            }
             Err(error)
         }
     }

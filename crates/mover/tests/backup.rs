@@ -293,3 +293,24 @@ fn the_reporter_says_what_the_script_said() {
     assert_eq!(code, 1);
     assert!(report["error"].as_str().unwrap().contains("the script failed"), "{report}");
 }
+
+#[test]
+fn how_far_a_push_is_stands_beside_the_journal_and_failed_ones_do_not_count() {
+    let scene = Kind::Files.open();
+    let noted = |pod: &str| -> Vec<String> {
+        let start = format!("{pod}.journal.progress-");
+        let found = fs::read_dir(scene.pods.path()).unwrap().map(|entry| entry.unwrap().path());
+        let own = found.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(&start));
+        let mut all: Vec<_> = own.map(|path| fs::read_to_string(path).unwrap()).collect();
+        all.sort();
+        all
+    };
+    scene.push("pod-1", "a", b"abc");
+    scene.push("pod-1", "b", b"abcd");
+    assert_eq!(noted("pod-1"), ["3", "4"]);
+    let mut slow = scene.in_pod("pod-2", &["push", "-", "c"]).spawn_and_feed(2 << 20);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    slow.signal("TERM");
+    slow.wait();
+    assert!(noted("pod-2").is_empty(), "what it had stored is gone");
+}

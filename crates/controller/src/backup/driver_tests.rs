@@ -490,3 +490,35 @@ async fn behaviour_4_13_expired_backups_are_deleted_whatever_their_deletion_poli
         assert_eq!(fake.writes(), ["EVENT RemoveExpiredBackupsFailed"]);
     }
 }
+
+#[tokio::test]
+async fn how_far_a_long_backup_is_is_told_now_and_then_and_forgotten_at_its_end() {
+    let fake = sound();
+    let mut status = running();
+    status["actions"][0]["phase"] = json!("Running");
+    fake.put(AT, backup(json!({}), json!({}), status));
+    fake.put("demo/pods/worker/log", json!("{\"bytes\":1048576}\n"));
+    let at_work = |phase: &str, condition: Option<&str>| {
+        let mut ctx = fake.context();
+        let mut meta = owned("dp-backup-0-b1-6f1c2d3e");
+        meta["labels"][labels::ACTION] = json!("dp-backup-0");
+        ctx.stores.jobs = holding([job(meta.clone(), condition)]);
+        meta["name"] = json!("worker");
+        ctx.stores.pods = holding([from(json!({ "metadata": meta, "status": {"phase": phase} }))]);
+        let mut last = backup(json!({}), json!({}), stored());
+        last["metadata"]["name"] = json!("last");
+        last["status"]["totalSize"] = json!("4Mi");
+        last["status"]["completionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        ctx.stores.backups = holding([guarded(last)]);
+        ctx
+    };
+    let told = || fake.get(AT).unwrap()["metadata"]["annotations"][annotations::PROGRESS].clone();
+    look(&fake, &at_work("Running", None)).await.unwrap();
+    let progress: Value = serde_json::from_str(told().as_str().unwrap()).unwrap();
+    assert_eq!((&progress["bytes"], &progress["total"]), (&json!(1_048_576), &json!(4_194_304)));
+    fake.writes();
+    look(&fake, &at_work("Running", None)).await.unwrap();
+    assert_eq!(fake.writes(), Vec::<String>::new(), "its own note wakes it, and changes nothing");
+    look(&fake, &at_work("Failed", Some("Failed"))).await.unwrap();
+    assert_eq!((phase(&fake), told()), (json!("Failed"), json!(null)));
+}

@@ -37,6 +37,7 @@ pub mod expire;
 pub mod link;
 pub mod observe;
 pub mod plan;
+mod progress;
 pub mod terminating;
 #[cfg(test)]
 mod tests;
@@ -142,6 +143,8 @@ async fn advance(ctx: &Context, backup: Backup) -> Result<Action, Error> {
     match step.next {
         Next::Work { start, redo, obstacle } => {
             notes.insert(annotations::WAITING_FOR, obstacle.clone());
+            let told = progress::look(ctx, &backup, &step.status).await;
+            notes.extend(told.map(|told| (annotations::PROGRESS, Some(told))));
             let backup = note(ctx, backup, &notes, obstacle.as_deref()).await?;
             if let Err(error) = start_jobs(ctx, &backup, &step.status, &start, &attempts).await {
                 return match error {
@@ -155,17 +158,17 @@ async fn advance(ctx: &Context, backup: Backup) -> Result<Action, Error> {
                 }
             }
             apply::publish(&ctx.client, backup, &step.status).await?;
-            Ok(Action::requeue(SLOWLY))
+            Ok(Action::requeue(progress::pause(&step.status).unwrap_or(SLOWLY)))
         }
         Next::Fail(why) => {
-            notes.insert(annotations::WAITING_FOR, None);
+            notes.extend([(annotations::WAITING_FOR, None), (annotations::PROGRESS, None)]);
             let last = backup.annotations().get(annotations::WAITING_FOR).cloned();
             let backup = apply::metadata(&ctx.client, backup, &BTreeMap::new(), &notes, false).await?;
             let why = told_with_obstacle(why, last);
             fail(ctx, backup, &step.status, &why, "BackupJobFailed").await
         }
         Next::Complete { seal } => {
-            notes.insert(annotations::WAITING_FOR, None);
+            notes.extend([(annotations::WAITING_FOR, None), (annotations::PROGRESS, None)]);
             let how = if seal.is_some() { "completed and sealed" } else { "completed" };
             notes.extend(seal.map(|seal| (annotations::SEAL, Some(seal))));
             let backup = apply::metadata(&ctx.client, backup, &BTreeMap::new(), &notes, false).await?;

@@ -24,6 +24,13 @@ pub async fn last_words(client: &Client, namespace: &str, pod: &str, container: 
     }
 }
 
+/// The last line of a container's log; `None` when there is nothing to read.
+pub async fn last_line(client: &Client, namespace: &str, pod: &str, container: &str) -> Option<String> {
+    let params = LogParams { container: Some(container.to_owned()), tail_lines: Some(1), ..LogParams::default() };
+    let text = Api::<Pod>::namespaced(client.clone(), namespace).logs(pod, &params).await;
+    text.inspect_err(|error| tracing::debug!(%error, namespace, pod, container, "no log")).ok()
+}
+
 fn cut(text: &str) -> Option<String> {
     let lines: Vec<_> = text.lines().rev().take(LINES as usize).collect();
     let kept = lines.into_iter().rev().collect::<Vec<_>>().join("\n");

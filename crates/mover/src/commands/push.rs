@@ -72,7 +72,9 @@ pub(super) async fn store(
     }
     let sink = repo.store.create(&key)?;
     let transform = Transform { compression, encryption: repo.encryption.clone() };
-    let written = stream::push(input, transform, sink, &mut stop).await?;
+    let progress = repo.recorder.as_ref().filter(|recorder| recorder.covers(&key).is_some());
+    let progress = progress.and_then(crate::manifest::Recorder::progress);
+    let written = stream::push(input, transform, sink, &mut stop, progress).await?;
     if let Some(recorder) = &repo.recorder
         && let Some(path) = recorder.covers(&key)
     {

@@ -1,9 +1,11 @@
 //! `report`: the side-car of a backup action. Waits, without polling, for the main container's end; then tells the
-//! controller what the script said.
+//! controller what the script said. Until then its log says now and then how far the pushes are.
 
+use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
-use kbbackup_core::contract::{self, Report};
+use kbbackup_core::contract::{self, Report, progress};
 use serde_json::{Map, Value};
 
 use super::Context;
@@ -22,8 +24,12 @@ const INFO_LIMIT: u64 = 1 << 20;
 pub(super) async fn run(context: Context) -> Result<()> {
     context.args.exactly::<0>()?;
     let mut stop = Stop::listen()?;
+    let recorder = Recorder::from_environment()?;
+    let mut told = 0;
     // The kubelet stops side-cars when the last main container has ended, and not before.
-    stop.asked().await;
+    while tokio::time::timeout(Duration::from_secs(progress::EVERY_SECONDS), stop.asked()).await.is_err() {
+        tell(recorder.as_ref(), &mut told);
+    }
     let path = env(contract::ENV_INFO_FILE).unwrap_or_else(|| contract::INFO_FILE.to_owned());
     let mut report = termination::report();
     let mut outcome = match read(Path::new(&path)) {
@@ -41,6 +47,16 @@ pub(super) async fn run(context: Context) -> Result<()> {
     }
     say(&context, &report, &outcome)?;
     outcome
+}
+
+/// Writes into the log how far the pushes are, when that has changed.
+fn tell(recorder: Option<&Recorder>, told: &mut u64) {
+    let Some(bytes) = recorder.and_then(Recorder::bytes_so_far).filter(|bytes| bytes != told) else { return };
+    *told = bytes;
+    if let Ok(line) = serde_json::to_string(&progress::Line { bytes }) {
+        // The log is for the operator's eyes only: nobody waits for it.
+        let _ = writeln!(std::io::stdout(), "{line}");
+    }
 }
 
 fn say(context: &Context, report: &Report, outcome: &Result<()>) -> Result<()> {

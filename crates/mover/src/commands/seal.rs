@@ -198,6 +198,7 @@ impl Task<'_> {
             transform,
             sink,
             &mut Stop::listen()?,
+            None,
         )
         .await?;
         let entry = ManifestEntry { path: path.to_owned(), size: written.size, blake3: written.blake3, removed: false };
