@@ -21,6 +21,15 @@ DATASAFED_BACKEND_BASE_PATH="$parent" datasafed pull /seen - > /tmp/seen
 tar -C /data --no-check-device --listed-incremental=/tmp/seen -cf - . | datasafed push -z zstd - /data.tar.zst
 datasafed push - /seen < /tmp/seen
 echo '{}' > $DP_BACKUP_INFO_FILE"#;
+/// All that has changed since the full backup, whatever was taken in between.
+const DIFFERENTIAL: &str = r#"
+test "$DP_PARENT_BACKUP_NAME" = full
+parent="$DP_BACKUP_ROOT_PATH/$DP_PARENT_BACKUP_NAME/$DP_TARGET_RELATIVE_PATH"
+DATASAFED_BACKEND_BASE_PATH="$parent" datasafed pull /seen - > /tmp/seen
+tar -C /data --no-check-device --listed-incremental=/tmp/seen -cf - . | datasafed push -z zstd - /data.tar.zst
+echo '{}' > $DP_BACKUP_INFO_FILE"#;
+/// One set of files: a differential backup is two Jobs, that of its full backup first.
+const LAYER: &str = "datasafed pull -d zstd /data.tar.zst - | tar -C /data --listed-incremental=/dev/null -xf -";
 /// Base, ancestors and the backup itself, oldest first; tar removes what had vanished.
 const RESTORE: &str = r#"
 sleep "${PAUSE:-0}"
@@ -108,6 +117,46 @@ fn a_chain_of_three_restores_exactly_outlives_retention_and_goes_as_a_whole() {
     for name in ["i3", "i2", "i1", "full"] {
         space.kubectl.wait_gone("backup", name, LIMIT).unwrap();
     }
+    drop(space);
+    for recipe in &recipes {
+        drop(cluster.try_run(&["delete", "actionset", recipe, "--wait=false"]));
+    }
+}
+
+#[test]
+fn differential_backups_rest_on_the_full_one_alone_and_restore_exactly() {
+    let (cluster, space) = begin("differential").unwrap();
+    let recipes = [format!("{}-full", space.name), format!("{}-diff", space.name)];
+    files::create(&space, 1).unwrap();
+    let sets = [
+        files::recipe(&recipes[0], "Full", FULL, LAYER),
+        files::recipe(&recipes[1], "Differential", DIFFERENTIAL, LAYER),
+        files::policy("Any", &[("full", &recipes[0], None), ("diff", &recipes[1], Some("full"))]),
+    ];
+    space.kubectl.apply(&list(&sets).to_string()).unwrap();
+    let change = |script: &str| files::run(&space.kubectl, "files-0", script).unwrap();
+
+    change("cd /data; mkdir d; head -c 300000 /dev/urandom > a; echo b > b; echo c > d/c");
+    take(&space, "full", "full");
+    change("cd /data; echo more >> a; echo new > e");
+    take(&space, "d1", "diff");
+    change("cd /data; rm b e; mv d/c d/moved; echo f > f");
+    let wanted = take(&space, "d2", "diff");
+    let parent = |name: &str| space.kubectl.get(&["backup", name]).unwrap()["status"]["parentBackupName"].clone();
+    assert_eq!(["d1", "d2"].map(parent), [json!("full"), json!("full")]);
+
+    // What lies between the two is needed by nobody.
+    space.kubectl.run(&["delete", "backup", "d1", "--timeout=60s"]).unwrap();
+    let prepare = json!({"volumeClaims": [files::claim("new")]});
+    space.kubectl.apply(&files::restore(&space, "again", "d2", &prepare, None).to_string()).unwrap();
+    let over = |object: &serde_json::Value| matches!(phase(object), "Completed" | "Failed");
+    let done = space.kubectl.wait_for("restore", "again", LIMIT, over).unwrap();
+    assert_eq!(phase(&done), "Completed", "{}", done["status"]);
+    assert_eq!(done["metadata"]["annotations"]["kbbackup.io/reads"], "full,d2");
+    files::show(&space, "show", &["new".to_owned()]).unwrap();
+    assert_eq!(files::digests(&space.kubectl, "show", "/claims/new").unwrap(), wanted);
+
+    space.kubectl.run(&["delete", "backup", "d2", "full", "--timeout=60s"]).unwrap();
     drop(space);
     for recipe in &recipes {
         drop(cluster.try_run(&["delete", "actionset", recipe, "--wait=false"]));
