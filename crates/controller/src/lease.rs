@@ -12,11 +12,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::error::{is_conflict, is_not_found};
 
 /// How long a lease holds without renewal.
-const HOLDS: Duration = Duration::from_secs(30);
-/// How often the holder renews, and how often the others look.
-const EVERY: Duration = Duration::from_secs(10);
+const HOLDS: Duration = Duration::from_secs(15);
+/// How often the holder renews.
+const EVERY: Duration = Duration::from_secs(5);
+/// How often the others look: what a killed holder leaves undone waits for at most this and [`HOLDS`].
+const LOOK: Duration = Duration::from_secs(3);
 /// A holder that could not renew for so long stops working: before [`HOLDS`] is over, whatever the clocks say.
-const GIVE_UP: Duration = Duration::from_secs(20);
+const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// One candidate for one Lease.
 #[derive(Clone)]
@@ -55,7 +57,7 @@ impl Election {
                 Ok(false) => tracing::debug!(lease = self.name, "somebody else holds the lease"),
                 Err(error) => tracing::warn!(lease = self.name, %error, "lease could not be read or taken"),
             }
-            sleep(EVERY).await;
+            sleep(LOOK).await;
         }
     }
 
@@ -198,5 +200,12 @@ mod tests {
     #[test]
     fn a_holder_stops_before_its_lease_can_be_taken() {
         assert!(GIVE_UP + EVERY <= HOLDS);
+    }
+
+    #[test]
+    fn what_a_killed_holder_leaves_undone_is_taken_up_within_twenty_seconds() {
+        // The last renewal is seen one look late at most, and that it has stood still is seen at a look too.
+        let looks = u32::try_from(HOLDS.as_secs().div_ceil(LOOK.as_secs())).unwrap() + 1;
+        assert!(LOOK * looks < Duration::from_secs(20));
     }
 }
