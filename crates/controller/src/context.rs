@@ -34,7 +34,7 @@ pub struct Stores {
     pub repos: Store<Guarded<BackupRepo>>,
     pub action_sets: Store<Guarded<ActionSet>>,
     pub policies: Store<Guarded<BackupPolicy>>,
-    /// Of a backup that is over, without method, targets, actions, extras and parameters.
+    /// Of a backup that is over, without method, targets, actions, extras, parameters and most annotations.
     pub backups: Store<Guarded<Backup>>,
     pub restores: Store<Guarded<Restore>>,
     pub schedules: Store<Guarded<BackupSchedule>>,

@@ -11,7 +11,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kbbackup_api::apps::{self, Cluster, ComponentDefinition};
-use kbbackup_api::names::labels;
+use kbbackup_api::names::{annotations, labels};
 use kbbackup_api::snapshot::{VOLUME_SNAPSHOTS, VolumeSnapshot};
 use kbbackup_api::v1alpha1::{
     ActionSet, Backup, BackupPhase, BackupPolicy, BackupPolicyTemplate, BackupRepo, BackupSchedule, BackupType,
@@ -266,8 +266,8 @@ fn repos(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> 
         .watches_stream(secrets.default_backoff().touched_objects(), move |secret: PartialObjectMeta<Secret>| {
             repo::using_secret(&of_secret.state(), &secret.metadata)
         })
-        .watches_shared_stream(watches.jobs.subscribe(), |job| repo::made_for(job.meta()))
-        .watches_shared_stream(watches.pods.subscribe(), |pod| repo::made_for(pod.meta()))
+        .watches_shared_stream(watches.jobs.subscribe(), |job| repo::checked_by(job.meta()))
+        .watches_shared_stream(watches.pods.subscribe(), |pod| repo::checked_by(pod.meta()))
         .watches_shared_stream(watches.repo_claims.subscribe(), |claim| repo::made_for(claim.meta()))
         .watches_shared_stream(watches.backups.subscribe(), move |backup| repo::concerned(&of_backup, backup.meta()))
         .watches_shared_stream(watches.restores.subscribe(), move |restore| {
@@ -465,8 +465,9 @@ fn hollow_out<K: Resource>(object: &mut K) {
     object.annotations_mut().values_mut().filter(|value| value.len() > LONG).for_each(|value| *value = String::new());
 }
 
-/// Annotations of these are read by somebody here.
-const OUR_DOMAINS: [&str; 2] = ["kbbackup.io/", "kubeblocks.io/"];
+/// What is read of the annotations of a backup that is over, by the store: whether it is left alone, and which entry of a
+/// schedule made it. Everybody else reads the object itself.
+const READ_WHEN_OVER: [&str; 2] = [annotations::SKIP_RECONCILIATION, annotations::SCHEDULE_ENTRY];
 
 /// A backup that is over is kept for its dates, its place and its relations: how it was made is read from the object
 /// itself when somebody restores or deletes it. Of 10,000 backups all but a handful are over.
@@ -485,9 +486,9 @@ fn slim_down(guarded: &mut Guarded<Backup>) {
         status.volume_snapshots = Vec::new();
         status.extras = Vec::new();
         backup.spec.parameters = Vec::new();
-        // Notes of other people: nobody here looks at them.
-        let is_known = |key: &str| OUR_DOMAINS.iter().any(|domain| key.contains(domain));
-        backup.annotations_mut().retain(|key, _| is_known(key));
+        backup.annotations_mut().retain(|key, _| READ_WHEN_OVER.contains(&key.as_str()));
+        // Even an empty map has a cost once it had a note.
+        backup.metadata.annotations = backup.metadata.annotations.take().filter(|notes| !notes.is_empty());
     }
 }
 
@@ -509,7 +510,7 @@ mod tests {
     fn only_a_backup_that_is_over_loses_how_it_was_made() {
         let slimmed = |phase: &str, deleted: Option<&str>| {
             let notes = serde_json::json!({ "example.com/a": "b", "kbbackup.io/seal": "s",
-                "dataprotection.kubeblocks.io/skip-reconciliation": "true" });
+                annotations::SKIP_RECONCILIATION: "true", annotations::SCHEDULE_ENTRY: "nightly" });
             let metadata = serde_json::json!({ "name": "b", "deletionTimestamp": deleted, "annotations": notes });
             let status = serde_json::json!({ "phase": phase, "path": "/b", "backupMethod": { "name": "full" } });
             let spec = serde_json::json!({ "backupPolicyName": "p", "backupMethod": "full" });
@@ -520,12 +521,19 @@ mod tests {
             let kept = backup.annotations().len();
             let status = backup.status.unwrap();
             assert_eq!(status.path.as_deref(), Some("/b"));
-            assert_eq!(kept, if status.backup_method.is_none() { 2 } else { 3 });
+            assert_eq!(kept, if status.backup_method.is_none() { 2 } else { 4 });
             status.backup_method.is_none()
         };
         assert!(slimmed("Completed", None));
         assert!(!slimmed("Running", None));
         assert!(!slimmed("Completed", Some("2026-01-01T00:00:00Z")));
+    }
+
+    /// Each byte counts ten thousand times: what only a running backup has belongs into a box.
+    #[test]
+    fn a_backup_without_method_and_target_is_small() {
+        let size = size_of::<Guarded<Backup>>();
+        assert!(size <= 1536, "{size} bytes");
     }
 
     #[tokio::test]

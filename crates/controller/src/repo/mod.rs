@@ -353,6 +353,14 @@ pub fn made_for(object: &ObjectMeta) -> Option<ObjectRef<Guarded<BackupRepo>>> {
     object.labels.as_ref()?.get(labels::BACKUP_REPO_NAME).map(|name| ObjectRef::new(name))
 }
 
+/// The repository that a Job, or a pod of one, checks. The workers of backups and restores wear the repository's label as
+/// well, and would have it looked at with every step of every backup.
+pub fn checked_by(worker: &ObjectMeta) -> Option<ObjectRef<Guarded<BackupRepo>>> {
+    let labels = worker.labels.as_ref()?;
+    let works_for_others = [labels::BACKUP_NAME, labels::RESTORE].iter().any(|key| labels.contains_key(*key));
+    made_for(worker).filter(|_| !works_for_others)
+}
+
 /// The repository that a Backup or Restore waits for, or that waits for a Backup to go.
 pub fn concerned(repos: &Store<Guarded<BackupRepo>>, object: &ObjectMeta) -> Option<ObjectRef<Guarded<BackupRepo>>> {
     let repo = made_for(object)?;
@@ -370,4 +378,23 @@ fn those(
         .filter(|repo| repo.0.as_ref().is_ok_and(&wanted))
         .map(|repo| ObjectRef::from_obj(repo.as_ref()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wearing(labels: &[&str]) -> ObjectMeta {
+        let labels = labels.iter().map(|key| ((*key).to_owned(), "main".to_owned())).collect();
+        ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }
+    }
+
+    #[test]
+    fn only_its_own_workers_wake_a_repository() {
+        let woken = |labels: &[&str]| checked_by(&wearing(labels)).map(|repo| repo.name);
+        assert_eq!(woken(&[labels::BACKUP_REPO_NAME]).as_deref(), Some("main"));
+        assert_eq!(woken(&[labels::BACKUP_REPO_NAME, labels::BACKUP_NAME]), None);
+        assert_eq!(woken(&[labels::BACKUP_REPO_NAME, labels::RESTORE]), None);
+        assert_eq!(woken(&[]), None);
+    }
 }
