@@ -1,5 +1,5 @@
-//! KubeBlocks' own kinds, `apps.kubeblocks.io/v1`, as far as this program reads them. They are KubeBlocks': nothing but
-//! metadata is ever written, so fields that are not read are not listed here.
+//! KubeBlocks' own kinds as far as this program reads them. They are KubeBlocks': nothing but metadata is ever written,
+//! and an [`OpsRequest`] made, so fields that are not read are not listed here.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
@@ -143,6 +143,42 @@ pub struct ComponentSpec {
     /// Number of replicas.
     #[serde(default)]
     pub replicas: Option<i32>,
+}
+
+/// Name of the definition of [`OpsRequest`].
+pub const OPS_REQUESTS: &str = "opsrequests.operations.kubeblocks.io";
+
+/// A change that KubeBlocks is asked to make to a cluster. It is the one kind of KubeBlocks that is created here.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "operations.kubeblocks.io",
+    version = "v1alpha1",
+    kind = "OpsRequest",
+    namespaced,
+    schema = "disabled",
+    status = "OpsRequestStatus",
+    derive = "Default",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct OpsRequestSpec {
+    /// `Reconfiguring` for those that are created here.
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    /// The cluster.
+    #[serde(default)]
+    pub cluster_name: String,
+    /// Which parameters of which components change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reconfigures: Vec<Value>,
+}
+
+/// State of a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpsRequestStatus {
+    /// `Succeed`, `Failed`, `Cancelled` and `Aborted` are final.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
 }
 
 /// What a component is made of; only its name is read.

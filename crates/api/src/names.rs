@@ -106,6 +106,8 @@ pub mod annotations {
     pub const RECONFIGURE_REF: &str = "dataprotection.kubeblocks.io/reconfigure-ref";
     /// On a schedule: JSON map from method to the parameters applied last.
     pub const LAST_APPLIED_CONFIGURATIONS: &str = "dataprotection.kubeblocks.io/last-applied-configurations";
+    /// What [`LAST_APPLIED_CONFIGURATIONS`] was when a schedule had one continuous method at most: the parameters alone.
+    pub const LAST_APPLIED_CONFIGURATION: &str = "config.kubeblocks.io/last-applied-configuration";
     /// On a schedule: integer that counts those changes.
     pub const RECONFIGURE_GENERATION: &str = "dataprotection.kubeblocks.io/reconfigure-generation";
     /// Reserved by the contract; nothing reads or writes it.
@@ -171,7 +173,7 @@ pub mod annotations {
     pub const SEAL: &str = "kbbackup.io/seal";
     /// Ours, on backups and restores: JSON with the progress in bytes.
     pub const PROGRESS: &str = "kbbackup.io/progress";
-    /// Ours, on backups and restores: the last obstacle that is still being retried, in words.
+    /// Ours, on backups, restores and schedules: the last obstacle that is still being retried, in words.
     pub const WAITING_FOR: &str = "kbbackup.io/waiting-for";
     /// Ours, on objects made by the plugin: its version.
     pub const CREATED_BY: &str = "kbbackup.io/created-by";

@@ -27,6 +27,7 @@ pub(crate) struct Fake {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
     writes: Arc<Mutex<Vec<String>>>,
     broken: Arc<Mutex<Option<String>>>,
+    unserved: Arc<Mutex<Option<String>>>,
 }
 
 impl Fake {
@@ -81,6 +82,11 @@ impl Fake {
         *self.broken.lock().unwrap() = Some(path.to_owned());
     }
 
+    /// From now on answers to requests for this short path as if its kind were not served.
+    pub(crate) fn lacks(&self, path: &str) {
+        *self.unserved.lock().unwrap() = Some(path.to_owned());
+    }
+
     /// The object at this short path.
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.objects.lock().unwrap().get(path).cloned()
@@ -97,7 +103,9 @@ impl Fake {
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let path = short(head.uri.path());
         let is_broken = self.broken.lock().unwrap().as_ref() == Some(&path);
+        let is_unserved = self.unserved.lock().unwrap().as_ref() == Some(&path);
         let (status, answer) = match head.method {
+            _ if is_unserved => refusal(StatusCode::NOT_FOUND, "NotFound", &path),
             _ if is_broken => refusal(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &path),
             Method::GET => self.read(&path),
             method => {

@@ -155,6 +155,12 @@ pub const RIGHTS: &[Right] = &[
         WATCH,
         "which ones a template is for; roles and accounts for the actions after start",
     ),
+    right(
+        "operations.kubeblocks.io",
+        "opsrequests",
+        &["list", "watch", "create"],
+        "parameters of the database that a continuous entry needs: asked of KubeBlocks when it is switched, and awaited",
+    ),
     right("workloads.kubeblocks.io", "instancesets", &["get"], "whether KubeBlocks made a claim for its cluster"),
     right("workloads.kubeblocks.io", "instances", &["get"], "whether KubeBlocks made a claim for its cluster"),
     right("snapshot.storage.k8s.io", "volumesnapshots", OWN, "snapshots of volumes, in which a backup may consist"),

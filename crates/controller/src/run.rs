@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::CSIDriver;
-use kbbackup_api::apps::{self, Cluster, ComponentDefinition};
+use kbbackup_api::apps::{self, Cluster, ComponentDefinition, OpsRequest};
 use kbbackup_api::names::{annotations, labels};
 use kbbackup_api::snapshot::{VOLUME_SNAPSHOTS, VolumeSnapshot};
 use kbbackup_api::v1alpha1::{
@@ -51,6 +51,8 @@ struct Watches {
     templates: Shared<Guarded<BackupPolicyTemplate>>,
     clusters: Shared<Guarded<Cluster>>,
     component_definitions: Shared<PartialObjectMeta<ComponentDefinition>>,
+    /// Those that schedules have made.
+    ops_requests: Shared<PartialObjectMeta<OpsRequest>>,
     volume_snapshots: Shared<VolumeSnapshot>,
 }
 
@@ -109,6 +111,9 @@ impl Watches {
                 },
             )
             .when_served(client, apps::COMPONENT_DEFINITIONS),
+            ops_requests: Shared::new(Api::all(client.clone()), all().labels(labels::BACKUP_SCHEDULE), |_| ())
+                .within(scope)
+                .when_served(client, apps::OPS_REQUESTS),
             volume_snapshots: Shared::new(Api::all(client.clone()), ours(), |_| ())
                 .within(scope)
                 .when_served(client, VOLUME_SNAPSHOTS),
@@ -157,6 +162,7 @@ impl Watches {
             templates,
             clusters,
             component_definitions,
+            ops_requests,
             volume_snapshots,
         } = self;
         vec![
@@ -178,6 +184,7 @@ impl Watches {
             templates.run().boxed(),
             clusters.run().boxed(),
             component_definitions.run().boxed(),
+            ops_requests.run().boxed(),
             volume_snapshots.run().boxed(),
         ]
     }
@@ -296,10 +303,11 @@ fn policies(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = (
     drive(controller, 1, policy::reconcile, ctx)
 }
 
-/// BackupSchedule: wakes on its CronJobs and their Jobs, on its policy, on recipes, and on backups that are completed.
+/// BackupSchedule: wakes on its CronJobs and their Jobs, on its policy, on recipes, on backups that are completed, and on
+/// what it asked KubeBlocks to do.
 fn schedules(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
     let store = ctx.stores.schedules.clone();
-    let (of_policy, of_set) = (store.clone(), store.clone());
+    let (of_policy, of_set, of_cluster) = (store.clone(), store.clone(), store.clone());
     let controller = Controller::for_shared_stream(watches.schedules.subscribe(), store)
         .watches_shared_stream(watches.cron_jobs.subscribe(), |cron_job| schedule::of_worker(cron_job.meta()))
         .watches_shared_stream(watches.jobs.subscribe(), |job| schedule::of_worker(job.meta()))
@@ -309,6 +317,10 @@ fn schedules(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = 
         })
         .watches_shared_stream(watches.action_sets.subscribe(), move |set| {
             schedule::using_action_set(&of_set.state(), &set)
+        })
+        .watches_shared_stream(watches.ops_requests.subscribe(), |ops| schedule::of_worker(ops.meta()))
+        .watches_shared_stream(watches.clusters.subscribe(), move |cluster| {
+            schedule::waiting_in(&of_cluster.state(), cluster.meta().namespace.as_deref())
         });
     drive(controller, 2, schedule::reconcile, ctx)
 }

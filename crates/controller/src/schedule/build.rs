@@ -132,12 +132,12 @@ fn prefix(schedule: &BackupSchedule, policy: &BackupPolicy, entry: &SchedulePoli
     instance.unwrap_or_else(|| schedule.name_any())
 }
 
-fn first_target<'a>(policy: &'a BackupPolicy, method: &'a BackupMethod) -> Option<&'a BackupTarget> {
+pub(super) fn first_target<'a>(policy: &'a BackupPolicy, method: &'a BackupMethod) -> Option<&'a BackupTarget> {
     let of_method = method.target.as_ref().or_else(|| method.targets.first());
     of_method.or(policy.spec.target.as_ref()).or_else(|| policy.spec.targets.first())
 }
 
-fn target_labels(target: &BackupTarget) -> Option<BTreeMap<String, String>> {
+pub(super) fn target_labels(target: &BackupTarget) -> Option<BTreeMap<String, String>> {
     target.pod_selector.as_ref().map(PodSelector::label_selector)?.match_labels
 }
 

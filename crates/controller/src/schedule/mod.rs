@@ -10,6 +10,9 @@ pub mod decide;
 #[cfg(test)]
 mod driver_tests;
 mod observe;
+mod reconfigure;
+#[cfg(test)]
+mod reconfigure_tests;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +31,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
 use self::decide::{Plan, Run};
+use self::reconfigure::Step;
 use crate::context::{Context, readable};
 use crate::error::is_not_found;
 use crate::status;
@@ -78,7 +82,19 @@ async fn follow(ctx: &Context, schedule: &BackupSchedule) -> Result<Action, Erro
     for cron_job in &remove {
         apply::delete_cron_job(ctx, cron_job).await?;
     }
+    let mut waiting = BTreeMap::new();
+    let mut schedule = schedule;
     for (entry, wish) in continuous {
+        let step = reconfigure::step(ctx, &mut schedule, seen.policy.as_ref(), &entry).await?;
+        let goes_on = reconfigure::goes_on(&step, &wish);
+        match step {
+            Step::Nothing => {}
+            Step::Untold(why) | Step::Waiting(why) => drop(waiting.insert(entry.clone(), why)),
+            Step::Failed(why) => entries.fault(&entry, why),
+        }
+        if !goes_on {
+            continue;
+        }
         if let Err(refused) = apply::continuous(ctx, &schedule, wish).await? {
             entries.fault(&entry, refused);
         }
@@ -88,7 +104,12 @@ async fn follow(ctx: &Context, schedule: &BackupSchedule) -> Result<Action, Erro
         again |= !carry_out(ctx, &schedule, run, &mut entries).await?;
     }
     let next = decide::next_runs(&schedule, &entries, ctx.now());
-    let notes = BTreeMap::from([(annotations::NEXT_RUNS, next)]);
+    let waiting = reconfigure::told(&waiting);
+    let is_new = waiting.as_ref() != schedule.annotations().get(annotations::WAITING_FOR);
+    if let Some(why) = waiting.clone().filter(|_| is_new) {
+        ctx.event(&schedule, EventType::Warning, EventReason::ReconfigureFailed.as_str(), why).await;
+    }
+    let notes = BTreeMap::from([(annotations::NEXT_RUNS, next), (annotations::WAITING_FOR, waiting)]);
     let schedule = apply::metadata(&ctx.client, schedule, &BTreeMap::new(), &notes).await?;
     let new = entries.status(&schedule);
     let failed = new.failure_reason.clone();
@@ -165,6 +186,16 @@ pub fn using_policy(
 ) -> Vec<ObjectRef<Guarded<BackupSchedule>>> {
     let (name, namespace) = (policy.name_any(), policy.namespace());
     those(schedules, |schedule| schedule.spec.backup_policy_name == name && schedule.namespace() == namespace)
+}
+
+/// The schedules that wait for something of KubeBlocks in a namespace.
+pub fn waiting_in(
+    schedules: &[Arc<Guarded<BackupSchedule>>],
+    namespace: Option<&str>,
+) -> Vec<ObjectRef<Guarded<BackupSchedule>>> {
+    those(schedules, |schedule| {
+        schedule.annotations().contains_key(annotations::WAITING_FOR) && schedule.namespace().as_deref() == namespace
+    })
 }
 
 /// The schedules to look at when an ActionSet changes: those that found fault with something, for what they name is known
