@@ -212,3 +212,79 @@ pub mod annotations {
     /// Ours, on a backup: image of the container whose data it holds.
     pub const TARGET_IMAGE: &str = "kbbackup.io/target-image";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn same(table: &[(&str, &str)]) {
+        for (ours, contract) in table {
+            assert_eq!(ours, contract);
+        }
+    }
+
+    #[test]
+    fn behaviour_0_3_finalizer() {
+        assert_eq!(FINALIZER, "dataprotection.kubeblocks.io/finalizer");
+    }
+
+    #[test]
+    fn behaviour_0_4_labels() {
+        same(&[
+            (labels::BACKUP_NAME, "dataprotection.kubeblocks.io/backup-name"),
+            (labels::BACKUP_NAMESPACE, "dataprotection.kubeblocks.io/backup-namespace"),
+            (labels::BACKUP_POLICY, "dataprotection.kubeblocks.io/backup-policy"),
+            (labels::BACKUP_METHOD, "dataprotection.kubeblocks.io/backup-method"),
+            (labels::BACKUP_TYPE, "dataprotection.kubeblocks.io/backup-type"),
+            (labels::BACKUP_SCHEDULE, "dataprotection.kubeblocks.io/backup-schedule"),
+            (labels::AUTOBACKUP, "dataprotection.kubeblocks.io/autobackup"),
+            (labels::CLUSTER_UID, "dataprotection.kubeblocks.io/cluster-uid"),
+            (labels::BACKUP_REPO_NAME, "dataprotection.kubeblocks.io/backup-repo-name"),
+            (labels::WAIT_REPO_PREPARATION, "dataprotection.kubeblocks.io/wait-repo-preparation"),
+            (labels::IS_TOOL_CONFIG, "dataprotection.kubeblocks.io/is-tool-config"),
+            (labels::RESTORE, "dataprotection.kubeblocks.io/restore"),
+            (labels::RESTORE_NAMESPACE, "dataprotection.kubeblocks.io/restore-namespace"),
+            (labels::POPULATE_PVC, "dataprotection.kubeblocks.io/populate-pvc"),
+            (labels::TARGET_POD_NAME, "dataprotection.kubeblocks.io/target-pod-name"),
+            (labels::MANAGED_BY, "app.kubernetes.io/managed-by"),
+            (labels::INSTANCE, "app.kubernetes.io/instance"),
+            (labels::COMPONENT_NAME, "apps.kubeblocks.io/component-name"),
+            (labels::SHARDING_NAME, "apps.kubeblocks.io/sharding-name"),
+            (labels::ROLE, "kubeblocks.io/role"),
+        ]);
+        assert_eq!(labels::MANAGED_BY_DATAPROTECTION, "kubeblocks-dataprotection");
+    }
+
+    #[test]
+    fn behaviour_0_5_annotations() {
+        same(&[
+            (annotations::IS_DEFAULT_REPO, "dataprotection.kubeblocks.io/is-default-repo"),
+            (annotations::IS_DEFAULT_POLICY, "dataprotection.kubeblocks.io/is-default-policy"),
+            (annotations::IS_DEFAULT_POLICY_TEMPLATE, "dataprotection.kubeblocks.io/is-default-policy-template"),
+            (annotations::BACKUP_REPO_DIGEST, "dataprotection.kubeblocks.io/backup-repo-digest"),
+            (annotations::NEED_UPDATE_TOOL_CONFIG, "dataprotection.kubeblocks.io/need-update-tool-config"),
+            (annotations::SKIP_RECONCILIATION, "dataprotection.kubeblocks.io/skip-reconciliation"),
+            (annotations::SKIP_RESTORATION_CHECK, "dataprotection.kubeblocks.io/skip-restoration-check"),
+            (annotations::DISABLE_SYNC_FROM_TEMPLATE, "dataprotection.kubeblocks.io/disable-sync-from-template"),
+            (annotations::RECONFIGURE_REF, "dataprotection.kubeblocks.io/reconfigure-ref"),
+            (annotations::LAST_APPLIED_CONFIGURATIONS, "dataprotection.kubeblocks.io/last-applied-configurations"),
+            (annotations::RECONFIGURE_GENERATION, "dataprotection.kubeblocks.io/reconfigure-generation"),
+            (
+                annotations::SKIP_BASE_BACKUP_RESTORE_IN_PITR,
+                "dataprotection.kubeblocks.io/skip-base-backup-restore-in-pitr",
+            ),
+            (annotations::BACKUP_EXTRAS, "dataprotection.kubeblocks.io/backup-extras"),
+            (annotations::STOP_RESTORE_MANAGER, "dataprotection.kubeblocks.io/stop-restore-manager"),
+            (annotations::POPULATE_FROM, "dataprotection.kubeblocks.io/populate-from"),
+            (annotations::SOURCE_TARGET_NAME, "dataprotection.kubeblocks.io/source-target-name"),
+            (annotations::SOURCE_TARGET_POD_NAME, "dataprotection.kubeblocks.io/source-target-pod-name"),
+            (annotations::VOLUME_RESTORE_POLICY, "dataprotection.kubeblocks.io/volume-restore-policy"),
+            (annotations::RESTORE_ENV, "dataprotection.kubeblocks.io/restore-env"),
+            (annotations::DEFER_POST_READY, "dataprotection.kubeblocks.io/defer-post-ready-until-cluster-running"),
+            (annotations::CLUSTER_SNAPSHOT, "kubeblocks.io/cluster-snapshot"),
+            (annotations::ENCRYPTED_SYSTEM_ACCOUNTS, "kubeblocks.io/encrypted-system-accounts"),
+            (annotations::RECONCILE, "kubeblocks.io/reconcile"),
+            (annotations::BACKUP_POLICY_TEMPLATE, "apps.kubeblocks.io/backup-policy-template"),
+        ]);
+    }
+}

@@ -21,7 +21,7 @@ use crate::lease::Election;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::report::Report;
-use crate::settings::Settings;
+use crate::settings::{Settings, registries};
 use crate::watch::Scope;
 
 /// The kbbackup operator.
@@ -98,7 +98,10 @@ impl Command {
 impl Run {
     async fn run(self) -> anyhow::Result<ExitCode> {
         start_log(self.log_format, &self.log)?;
-        let settings = Settings::from_env(|name| std::env::var(name).ok())?;
+        let mut settings = Settings::from_env(|name| std::env::var(name).ok())?;
+        if let Some(file) = registries::file(std::env::var("HOME").ok().as_deref()) {
+            settings.registries = registries::Live::follow(&file)?;
+        }
         let client = Client::try_default().await.context("no way to the cluster was found")?;
         let metrics = Arc::new(Metrics::default());
         let ready = Arc::new(AtomicBool::new(false));

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_five_minutes() {
+    fn behaviour_0_2_waits_double_up_to_five_minutes() {
         assert_eq!(backoff(1, 0.0), Duration::from_secs(1));
         assert_eq!(backoff(2, 0.0), Duration::from_secs(2));
         assert_eq!(backoff(9, 0.0), Duration::from_secs(256));

@@ -8,6 +8,7 @@ use kbbackup_core::accounts;
 use serde::de::DeserializeOwned;
 
 pub mod page;
+pub mod registries;
 
 /// Settings of the operator, read once at start.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub struct Settings {
     /// `DP_ENCRYPTION_KEY`: what the passwords of system accounts on Backups are sealed with. Unset: they are neither
     /// recorded nor restored.
     pub accounts_key: Option<accounts::Key>,
+    /// `registries` of `config.yaml`: where images are pulled from.
+    pub registries: registries::Live,
 }
 
 /// A setting that cannot be read.
@@ -96,6 +99,7 @@ impl Settings {
             accounts_key: lookup("DP_ENCRYPTION_KEY")
                 .filter(|secret| !secret.is_empty())
                 .map(|secret| accounts::Key::derive(&secret)),
+            registries: registries::Live::default(),
         })
     }
 }
@@ -142,15 +146,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_set_means_the_contract_s_defaults() {
+    fn behaviour_8_2_nothing_set_means_the_contract_s_defaults() {
         let settings = Settings::from_env(|_| None).unwrap();
         assert_eq!(settings.manager_namespace, "default");
         assert_eq!(settings.worker_service_account, "kubeblocks-dataprotection-worker");
+        assert_eq!(settings.exec_service_account, "kubeblocks-dataprotection-exec-worker");
         assert!(settings.zero_resources);
+        assert_eq!(settings.gc_seconds, 3600);
+        assert_eq!(settings.pull_policy, None);
+        assert!(settings.pull_secrets.is_empty() && settings.worker_service_account_annotations.is_empty());
+        assert!(settings.tolerations.is_empty() && settings.affinity.is_none() && settings.node_selector.is_empty());
+        assert!(settings.policy_encryption.is_none() && settings.accounts_key.is_none());
+        assert_eq!(settings.registries.rewrite("mysql:8"), "mysql:8");
     }
 
     #[test]
-    fn a_wrong_setting_stops_the_start_and_is_named() {
+    fn behaviour_8_2_a_wrong_setting_stops_the_start_and_is_named() {
         let odd = |name: &str| (name == "DP_BACKUP_ENCRYPTION_ALGORITHM").then(|| "ROT13".to_owned());
         assert!(Settings::from_env(odd).unwrap_err().to_string().contains("ROT13"));
         let error = Settings::from_env(|name| (name == "CM_TOLERATIONS").then(|| "{".to_owned())).unwrap_err();

@@ -107,12 +107,12 @@ mod tests {
     }
 
     #[test]
-    fn a_set_without_parameters_is_sound() {
+    fn behaviour_3_1_a_set_without_parameters_is_sound() {
         assert_eq!(checked(json!({})), Ok(()));
     }
 
     #[test]
-    fn a_declared_parameter_is_sound() {
+    fn behaviour_3_1_a_declared_parameter_is_sound() {
         let schema =
             json!({ "openAPIV3Schema": { "type": "object", "properties": { "LEVEL": { "type": "integer" } } } });
         assert_eq!(checked(json!({ "parametersSchema": schema, "backup": { "withParameters": ["LEVEL"] } })), Ok(()));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_without_a_schema_are_a_fault() {
+    fn behaviour_3_1_parameters_without_a_schema_are_a_fault() {
         assert!(checked(json!({ "backup": { "withParameters": ["LEVEL"] } })).is_err());
         let empty = json!({ "openAPIV3Schema": {} });
         assert!(checked(json!({ "parametersSchema": empty, "backup": { "withParameters": ["LEVEL"] } })).is_err());

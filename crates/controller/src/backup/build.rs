@@ -285,7 +285,7 @@ pub fn worker_labels(backup: &Backup) -> BTreeMap<String, String> {
 fn reporter(main: &Container, settings: &Settings) -> Container {
     let mut reporter = Container {
         name: "manager".to_owned(),
-        image: Some(settings.mover_image.clone()),
+        image: Some(settings.registries.rewrite(&settings.mover_image)),
         command: Some(vec!["/datasafed".to_owned(), "report".to_owned()]),
         restart_policy: Some("Always".to_owned()),
         resources: None,

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_and_the_policy_stays_available() {
+    fn behaviour_3_2_what_is_missing_is_named_and_the_policy_stays_available() {
         let verdict = decide(&policy(|_| ()), &Seen { pods: vec![false], ..Seen::default() });
         assert_eq!(verdict.phase, Availability::Available);
         let message = verdict.message.unwrap();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_name_exactly_one_default_repo_must_be_ready() {
+    fn behaviour_1_8_without_a_name_exactly_one_default_repo_must_be_ready() {
         let spec = policy(|spec| spec["backupRepoName"] = json!(null));
         let note = |repos: &[(&str, BackupRepoPhase)]| {
             let repos = repos.iter().map(|(name, phase)| ((*name).to_owned(), Some(*phase), true)).collect();
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_need_no_repo() {
+    fn behaviour_3_5_snapshots_need_no_repo() {
         let spec = policy(|spec| {
             spec["backupRepoName"] = json!("gone");
             spec["backupMethods"] =
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_of_a_list_need_names_of_their_own() {
+    fn behaviour_3_2_targets_of_a_list_need_names_of_their_own() {
         let named =
             |names: [&str; 2]| policy(|spec| spec["targets"] = json!(names.map(|name| json!({ "name": name }))));
         assert_eq!(fault(&named(["a", "b"])), None);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_selector_is_not_everything() {
+    fn behaviour_3_3_an_empty_selector_is_not_everything() {
         let spec = policy(|spec| spec["target"]["podSelector"] = json!({}));
         assert!(decide(&spec, &all_well()).message.unwrap().contains("empty"));
     }

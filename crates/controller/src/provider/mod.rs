@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_look_at_the_same_changes_nothing() {
+    fn behaviour_2_a_second_look_at_the_same_changes_nothing() {
         let mut provider = StorageProvider::default();
         provider.status = Some(decide(&provider, Driver::NotNeeded, at(1)));
         assert_eq!(provider.status.as_ref(), Some(&decide(&provider, Driver::NotNeeded, at(2))));

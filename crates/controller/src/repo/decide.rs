@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_that_the_schema_does_not_expect_are_told_and_taken() {
+    fn behaviour_2_parameters_that_the_schema_does_not_expect_are_told_and_taken() {
         let schema = json!({ "properties": { "bucket": { "type": "string" }, "insecure": { "type": "boolean" },
             "port": { "type": "integer" }, "mode": { "enum": ["A", "B"] } }, "required": ["bucket"] });
         let offered = sort(&json!({ "parametersSchema": { "openAPIV3Schema": schema },

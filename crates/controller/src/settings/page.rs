@@ -122,6 +122,14 @@ pub fn page() -> String {
         let chart = if chart.is_empty() { "set by the chart".to_owned() } else { format!("`{chart}`") };
         text.push_str(&format!("| `{name}` | {chart} | {default} | {what} |\n"));
     }
+    text.push_str(
+        "\n## File\n\n`config.yaml` in `/etc/kubeblocks`, else in `$HOME/.kubeblocks`, else in the working directory. Only `registries` \
+         is read from it, again whenever the file changes; the chart writes it from its value `registries`. It says where the \
+         images of all workers are pulled from:\n\n```yaml\nregistries:\n  defaultRegistry: mirror.example   # for registries \
+         without an entry; else their own\n  defaultNamespace: \"\"             # the same for namespaces\n  registryConfig:\n    \
+         - from: docker.io\n      to: mirror.example             # else the default registry\n      defaultNamespace: \"\"         \
+         # for namespaces that are not mapped; else their own\n      namespaceMapping: {apecloud: databases}\n```\n",
+    );
     text.push_str("\n## Variables of the reference without effect\n\n| variable | why |\n|---|---|\n");
     for (name, why) in WITHOUT_EFFECT {
         text.push_str(&format!("| `{name}` | {why} |\n"));

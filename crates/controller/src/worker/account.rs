@@ -52,3 +52,26 @@ fn account(settings: &Settings) -> ServiceAccount {
         ..ServiceAccount::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behaviour_8_4_the_account_carries_annotations_and_pull_secrets() {
+        let plain = serde_json::to_value(account(&crate::worker::settings())).unwrap();
+        let name = "kubeblocks-dataprotection-worker";
+        let mut wanted = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": name },
+            "automountServiceAccountToken": false });
+        assert_eq!(plain, wanted);
+
+        let settings = Settings::from_env(|name| match name {
+            "KUBEBLOCKS_IMAGE_PULL_SECRETS" => Some(r#"[{"name": "hub"}]"#.to_owned()),
+            "WORKER_SERVICE_ACCOUNT_ANNOTATIONS" => Some(r#"{"eks.amazonaws.com/role-arn": "arn:x"}"#.to_owned()),
+            _ => None,
+        });
+        wanted["metadata"]["annotations"] = json!({ "eks.amazonaws.com/role-arn": "arn:x" });
+        wanted["imagePullSecrets"] = json!([{ "name": "hub" }]);
+        assert_eq!(serde_json::to_value(account(&settings.unwrap())).unwrap(), wanted);
+    }
+}

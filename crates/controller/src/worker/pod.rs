@@ -12,11 +12,12 @@ use kbbackup_core::contract::DOWNWARD_DIR;
 
 use crate::settings::Settings;
 
-/// A container of a worker: root inside of the container, without a way to become more.
+/// A container of a worker: root inside of the container, without a way to become more. Every image of ours goes through
+/// here, and so through the registry map.
 pub fn container(name: &str, image: &str, command: Vec<String>, settings: &Settings) -> Container {
     Container {
         name: name.to_owned(),
-        image: Some(image.to_owned()),
+        image: Some(settings.registries.rewrite(image)),
         image_pull_policy: settings.pull_policy.clone(),
         command: Some(command),
         security_context: Some(SecurityContext {
@@ -151,6 +152,15 @@ mod tests {
     use crate::worker::settings;
 
     #[test]
+    fn behaviour_8_2_workers_are_pulled_by_the_registry_map() {
+        use crate::settings::registries::Registries;
+        let mut settings = settings();
+        settings.registries = Registries::parse("registries: {defaultRegistry: mirror.example}").unwrap().into();
+        let image = container("c", "mysql:8", vec![], &settings).image;
+        assert_eq!(image.as_deref(), Some("mirror.example/library/mysql:8"));
+    }
+
+    #[test]
     fn behaviour_8_3_limits_are_zero_only_where_nothing_is_set() {
         let limits = |resources: serde_json::Value| {
             let mut container = container("c", "i", vec![], &settings());
@@ -197,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_named_account_brings_a_token() {
+    fn behaviour_8_4_only_a_named_account_brings_a_token() {
         let token =
             |name: Option<&str>| empty(&Account::named_or_worker(name), &settings()).automount_service_account_token;
         assert_eq!(token(None), Some(false));

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_on_its_way_out_is_not_available() {
+    fn behaviour_0_1_a_pod_on_its_way_out_is_not_available() {
         let mut going = pod("a", true);
         going.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
         assert!(!available(&going));
