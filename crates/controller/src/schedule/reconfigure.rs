@@ -1,5 +1,5 @@
 //! Parameters of the database that a continuous entry needs, or needs no longer: behaviour 5.5. KubeBlocks changes them;
-//! it is asked by an OpsRequest, whose name is the same at each try.
+//! it is asked by an `OpsRequest`, whose name is the same at each try.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ use crate::worker::error::{Doing as _, Error};
 /// Phases of a cluster in which KubeBlocks changes parameters.
 const READY: [&str; 4] = ["Running", "Updating", "Abnormal", "Failed"];
 
-/// Phases of an OpsRequest that will never be `Succeed`.
+/// Phases of an `OpsRequest` that will never be `Succeed`.
 const LOST: [&str; 3] = ["Failed", "Cancelled", "Aborted"];
 
 /// Where the parameters of an entry stand.
