@@ -141,7 +141,7 @@ fn request(schedule: &BackupSchedule, wish: &Wish, cluster: &str, component: &st
         spec: OpsRequestSpec {
             kind: "Reconfiguring".to_owned(),
             cluster_name: cluster.to_owned(),
-            // Releases before 1.1 read `configurations`, later ones `parameters`; each drops what it does not know.
+            // Said in both ways that KubeBlocks' definition has had; the API server drops the one that it does not know.
             reconfigures: vec![json!({
                 "componentName": component,
                 "configurations": [{"name": name, "keys": [{"key": key, "parameters": wish.parameters}]}],
