@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use kbbackup_api::v1alpha1::{Backup, BackupRepo, Restore};
+use kbbackup_api::v1alpha1::{BackupRepo, Restore};
+use kbbackup_controller::catalogue::Entry;
 use kbbackup_controller::metrics::Metrics;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector;
@@ -18,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let (backups, mut writer) = reflector::store();
     for (name, type_, phase) in [("full", "Full", "Completed"), ("logs", "Continuous", "Running")] {
-        let backup: Backup = serde_json::from_value(json!({
+        let backup: Entry = serde_json::from_value(json!({
             "metadata": {"name": name, "namespace": "demo", "labels": {"dataprotection.kubeblocks.io/backup-type": type_}},
             "spec": {"backupPolicyName": "pg", "backupMethod": name},
             "status": {
@@ -26,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 "completionTimestamp": "2026-01-01T00:01:00Z", "timeRange": {"end": "2026-01-01T00:01:00Z"},
             },
         }))?;
-        writer.apply_watcher_event(&Event::Apply(DeserializeGuard(Ok(backup))));
+        writer.apply_watcher_event(&Event::Apply(backup));
     }
     let (restores, mut writer) = reflector::store();
     let restore: Restore = serde_json::from_value(json!({

@@ -11,7 +11,7 @@ use k8s_openapi::api::storage::v1::CSIDriver;
 use kbbackup_api::apps::{Cluster, ComponentDefinition};
 use kbbackup_api::snapshot::VolumeSnapshot;
 use kbbackup_api::v1alpha1::{
-    ActionSet, Backup, BackupPolicy, BackupPolicyTemplate, BackupRepo, BackupSchedule, Restore, StorageProvider,
+    ActionSet, BackupPolicy, BackupPolicyTemplate, BackupRepo, BackupSchedule, Restore, StorageProvider,
 };
 use kube::Client;
 use kube::core::PartialObjectMeta;
@@ -20,8 +20,10 @@ use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
+use crate::catalogue::Entry;
 use crate::error::{Class, Unreadable, backoff};
 use crate::metrics::Metrics;
+use crate::pool::Pool;
 use crate::settings::Settings;
 use crate::watch::Guarded;
 
@@ -34,14 +36,13 @@ pub struct Stores {
     pub repos: Store<Guarded<BackupRepo>>,
     pub action_sets: Store<Guarded<ActionSet>>,
     pub policies: Store<Guarded<BackupPolicy>>,
-    /// Of a backup that is over, without method, targets, actions, extras, parameters and most annotations.
-    pub backups: Store<Guarded<Backup>>,
+    pub backups: Pool<Entry>,
     pub restores: Store<Guarded<Restore>>,
     pub schedules: Store<Guarded<BackupSchedule>>,
     /// Jobs labelled `managed-by=kubeblocks-dataprotection`, without their pod template.
-    pub jobs: Store<Job>,
+    pub jobs: Pool<Job>,
     /// Pods labelled `managed-by=kubeblocks-dataprotection`, without their spec.
-    pub pods: Store<Pod>,
+    pub pods: Pool<Pod>,
     /// CronJobs labelled `managed-by=kubeblocks-dataprotection`, without their Job template.
     pub cron_jobs: Store<CronJob>,
     /// StatefulSets labelled `managed-by=kubeblocks-dataprotection`, without their pod template.

@@ -11,13 +11,13 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::Client;
 use kube::client::Body;
 use kube::core::DeserializeGuard;
-use kube::runtime::reflector::Lookup;
 use kube::runtime::reflector::store::{Store, store};
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::context::{Context, Stores};
+use crate::pool::{Grouped, Pool};
 use crate::watch::{Guarded, Watched};
 use crate::worker::settings;
 
@@ -193,16 +193,38 @@ impl Fake {
     }
 }
 
-/// A store of these objects.
-pub(crate) fn holding<K>(objects: impl IntoIterator<Item = K>) -> Store<K>
-where
-    K: Lookup<DynamicType = ()> + Clone + 'static,
-{
+/// A store, or a pool, of these objects.
+pub(crate) fn holding<S: Filled>(objects: impl IntoIterator<Item = S::Item>) -> S {
     let (store, mut writer) = store();
     for event in [Event::Init].into_iter().chain(objects.into_iter().map(Event::InitApply)).chain([Event::InitDone]) {
         writer.apply_watcher_event(&event);
     }
-    store
+    S::over(store)
+}
+
+/// What a watch fills.
+pub(crate) trait Filled {
+    type Item: Watched;
+
+    fn over(store: Store<Self::Item>) -> Self;
+}
+
+impl<K: Watched> Filled for Store<K> {
+    type Item = K;
+
+    fn over(store: Store<K>) -> Self {
+        store
+    }
+}
+
+impl<K: Grouped> Filled for Pool<K> {
+    type Item = K;
+
+    fn over(store: Store<K>) -> Self {
+        let pool = Self::grouped(store);
+        pool.refill();
+        pool
+    }
 }
 
 /// An object as a watch of its kind gives it.

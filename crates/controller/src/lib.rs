@@ -7,6 +7,7 @@
 
 pub mod actionset;
 pub mod backup;
+pub mod catalogue;
 pub mod cli;
 pub mod cluster;
 pub mod context;
@@ -20,6 +21,7 @@ pub mod log;
 pub mod metrics;
 pub mod policy;
 pub mod policy_template;
+pub mod pool;
 pub mod populator;
 pub mod provider;
 pub mod rbac;

@@ -19,6 +19,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::catalogue::Entry;
 use crate::context::Stores;
 use crate::watch::Guarded;
 use kbbackup_api::names::labels;
@@ -86,16 +87,11 @@ impl Default for Metrics {
 impl Metrics {
     /// Adds what the stores know, read when Prometheus asks.
     pub fn observe(&self, stores: Stores) {
-        self.watch(stores.backups, stores.restores, stores.repos);
+        self.watch(Store::clone(&stores.backups), stores.restores, stores.repos);
     }
 
     /// Adds what these three stores know.
-    pub fn watch(
-        &self,
-        backups: Store<Guarded<Backup>>,
-        restores: Store<Guarded<Restore>>,
-        repos: Store<Guarded<BackupRepo>>,
-    ) {
+    pub fn watch(&self, backups: Store<Entry>, restores: Store<Guarded<Restore>>, repos: Store<Guarded<BackupRepo>>) {
         self.lock().register_collector(Box::new(State { backups, restores, repos }));
     }
 
@@ -155,7 +151,7 @@ struct LastGood {
 
 /// Computes gauges from the stores, so that they are right after a restart and cost nothing between scrapes.
 struct State {
-    backups: Store<Guarded<Backup>>,
+    backups: Store<Entry>,
     restores: Store<Guarded<Restore>>,
     repos: Store<Guarded<BackupRepo>>,
 }
@@ -169,7 +165,8 @@ impl fmt::Debug for State {
 impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let backups = self.backups.state();
-        let readable = || backups.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+        let backups: Vec<_> = backups.iter().filter_map(|entry| entry.backup()).collect();
+        let readable = || backups.iter().map(AsRef::as_ref);
         let last = last_good(readable());
         let mut gauge = |name: &str, help: &str, unit: &Unit, value: fn(&LastGood) -> Option<f64>| {
             let mut metric =
@@ -323,22 +320,21 @@ fn last_good<'a>(backups: impl Iterator<Item = &'a Backup>) -> BTreeMap<Protecte
 
 #[cfg(test)]
 mod tests {
-    use kube::core::DeserializeGuard;
     use kube::runtime::reflector;
     use kube::runtime::watcher::Event;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::fake::from;
 
-    fn backup(name: &str, type_: &str, status: Value) -> Guarded<Backup> {
-        DeserializeGuard(Ok(serde_json::from_value(json!({
+    fn backup(name: &str, type_: &str, status: Value) -> Entry {
+        from(json!({
             "metadata": {"name": name, "namespace": "demo",
                 "labels": {labels::BACKUP_POLICY: "pg", labels::BACKUP_TYPE: type_}},
             "spec": {"backupPolicyName": "pg", "backupMethod": "full"}, "status": status }))
-        .unwrap()))
     }
 
-    fn good(name: &str, end: &str) -> Guarded<Backup> {
+    fn good(name: &str, end: &str) -> Entry {
         let status = json!({ "phase": "Completed", "startTimestamp": "2026-01-01T00:00:00Z",
             "completionTimestamp": end, "totalSize": "1Ki" });
         backup(name, "Full", status)

@@ -11,11 +11,10 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kbbackup_api::apps::{self, Cluster, ComponentDefinition, OpsRequest};
-use kbbackup_api::names::{annotations, labels};
+use kbbackup_api::names::labels;
 use kbbackup_api::snapshot::{VOLUME_SNAPSHOTS, VolumeSnapshot};
 use kbbackup_api::v1alpha1::{
-    ActionSet, Backup, BackupPhase, BackupPolicy, BackupPolicyTemplate, BackupRepo, BackupSchedule, BackupType,
-    Restore, StorageProvider,
+    ActionSet, BackupPolicy, BackupPolicyTemplate, BackupRepo, BackupSchedule, Restore, StorageProvider,
 };
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, Controller};
@@ -25,9 +24,11 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::backup::alarm;
+use crate::catalogue::Entry;
 use crate::context::{Context, Stores};
 use crate::error::{Class, Classified};
-use crate::watch::{Guarded, Scope, Shared, Watched};
+use crate::watch::{Guarded, Scope, Shared, Watched, hollow_out};
 use crate::{actionset, backup, cluster, policy, policy_template, populator, provider, repo, restore, schedule};
 
 /// The watches of the process: one per kind, whoever looks at it.
@@ -36,7 +37,7 @@ struct Watches {
     repos: Shared<Guarded<BackupRepo>>,
     action_sets: Shared<Guarded<ActionSet>>,
     policies: Shared<Guarded<BackupPolicy>>,
-    backups: Shared<Guarded<Backup>>,
+    backups: Shared<Entry>,
     restores: Shared<Guarded<Restore>>,
     schedules: Shared<Guarded<BackupSchedule>>,
     cron_jobs: Shared<CronJob>,
@@ -66,8 +67,8 @@ impl Watches {
             repos: Shared::new(Api::all(client.clone()), all(), |_| ()),
             action_sets: Shared::new(Api::all(client.clone()), all(), |_| ()),
             policies: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
-            // Small pages: an object is stripped once its page is read, until then each weighs tens of KiB.
-            backups: Shared::new(Api::all(client.clone()), all().page_size(PAGE), slim_down).within(scope),
+            // Small pages: until an object is read it weighs tens of KiB.
+            backups: Shared::new(Api::all(client.clone()), all().page_size(PAGE), |_| ()).grouped().within(scope),
             restores: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
             schedules: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
             cron_jobs: Shared::new(Api::all(client.clone()), ours(), |cron_job: &mut CronJob| {
@@ -81,11 +82,13 @@ impl Watches {
                     spec.template = k8s_openapi::api::core::v1::PodTemplateSpec::default();
                 }
             })
+            .grouped()
             .within(scope),
             pods: Shared::new(Api::all(client.clone()), ours(), |pod: &mut Pod| {
                 pod.spec = None;
                 hollow_out(pod);
             })
+            .grouped()
             .within(scope),
             stateful_sets: Shared::new(Api::all(client.clone()), ours(), |set: &mut StatefulSet| {
                 if let Some(spec) = &mut set.spec {
@@ -126,12 +129,12 @@ impl Watches {
             repos: self.repos.reader(),
             action_sets: self.action_sets.reader(),
             policies: self.policies.reader(),
-            backups: self.backups.reader(),
+            backups: self.backups.pool(),
             restores: self.restores.reader(),
             schedules: self.schedules.reader(),
             cron_jobs: self.cron_jobs.reader(),
-            jobs: self.jobs.reader(),
-            pods: self.pods.reader(),
+            jobs: self.jobs.pool(),
+            pods: self.pods.pool(),
             stateful_sets: self.stateful_sets.reader(),
             channels: self.channels.reader(),
             csi_drivers: self.csi_drivers.reader(),
@@ -276,7 +279,9 @@ fn repos(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> 
         .watches_shared_stream(watches.jobs.subscribe(), |job| repo::checked_by(job.meta()))
         .watches_shared_stream(watches.pods.subscribe(), |pod| repo::checked_by(pod.meta()))
         .watches_shared_stream(watches.repo_claims.subscribe(), |claim| repo::made_for(claim.meta()))
-        .watches_shared_stream(watches.backups.subscribe(), move |backup| repo::concerned(&of_backup, backup.meta()))
+        .watches_shared_stream(watches.backups.subscribe(), move |backup| {
+            repo::concerned(&of_backup, backup.backup()?.meta())
+        })
         .watches_shared_stream(watches.restores.subscribe(), move |restore| {
             repo::concerned(&of_restore, restore.meta())
         });
@@ -311,7 +316,7 @@ fn schedules(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = 
     let controller = Controller::for_shared_stream(watches.schedules.subscribe(), store)
         .watches_shared_stream(watches.cron_jobs.subscribe(), |cron_job| schedule::of_worker(cron_job.meta()))
         .watches_shared_stream(watches.jobs.subscribe(), |job| schedule::of_worker(job.meta()))
-        .watches_shared_stream(watches.backups.subscribe(), |backup| schedule::of_backup(&backup))
+        .watches_shared_stream(watches.backups.subscribe(), |backup| schedule::of_backup(backup.backup()?.as_ref()))
         .watches_shared_stream(watches.policies.subscribe(), move |policy| {
             schedule::using_policy(&of_policy.state(), &policy)
         })
@@ -328,9 +333,11 @@ fn schedules(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = 
 /// Backup: wakes on its Jobs and their Pods; a continuous one on its StatefulSets, their reports and its schedule; one
 /// that has not started, also on repositories.
 fn backups(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
-    let store = ctx.stores.backups.clone();
+    let store = Store::clone(&ctx.stores.backups);
     let (waiting, scheduled, of_cluster) = (store.clone(), store.clone(), store.clone());
+    let due = alarm::due(ctx, watches.backups.subscribe());
     let controller = Controller::for_shared_stream(watches.backups.subscribe(), store)
+        .reconcile_on(due)
         .watches_shared_stream(watches.jobs.subscribe(), |job| backup::of_worker(job.meta()))
         .watches_shared_stream(watches.pods.subscribe(), |pod| backup::of_worker(pod.meta()))
         .watches_shared_stream(watches.stateful_sets.subscribe(), |set| backup::of_worker(set.meta()))
@@ -368,7 +375,7 @@ fn populator(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = 
             populator::woken_by_restore(&of_restore, &restore)
         })
         .watches_shared_stream(watches.backups.subscribe(), move |backup| {
-            populator::woken_by_backup(&of_backup, &backup)
+            populator::woken_by_backup(&of_backup, backup.as_ref())
         });
     drive(controller, ctx.settings.workers, populator::reconcile, ctx)
 }
@@ -394,15 +401,17 @@ fn clusters(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = (
     let controller = Controller::for_shared_stream(watches.clusters.subscribe(), store)
         .watches_shared_stream(watches.templates.subscribe(), move |_| cluster::all(&of_template))
         .watches_shared_stream(watches.policies.subscribe(), |policy| cluster::owning(policy.meta()))
-        .watches_shared_stream(watches.backups.subscribe(), move |backup| cluster::awaiting(&of_backup, &backup));
+        .watches_shared_stream(watches.backups.subscribe(), move |backup| {
+            cluster::awaiting(&of_backup, backup.backup()?.as_ref())
+        });
     drive(controller, 1, cluster::reconcile, ctx)
 }
 
 /// Runs a controller until the process is told to stop, and keeps account of it.
 fn drive<K, E, F>(
-    controller: Controller<Guarded<K>>,
+    controller: Controller<K>,
     concurrency: u16,
-    reconcile: fn(Arc<Guarded<K>>, Arc<Context>) -> F,
+    reconcile: fn(Arc<K>, Arc<Context>) -> F,
     ctx: &Arc<Context>,
 ) -> impl Future<Output = ()> + use<K, E, F>
 where
@@ -411,7 +420,7 @@ where
     F: Future<Output = Result<Action, E>> + Send + 'static,
 {
     let kind = K::kind(&()).into_owned();
-    let counted = move |object: Arc<Guarded<K>>, ctx: Arc<Context>| async move {
+    let counted = move |object: Arc<K>, ctx: Arc<Context>| async move {
         let kind = K::kind(&());
         let begin = Instant::now();
         let span = crate::log::span(object.as_ref());
@@ -422,7 +431,7 @@ where
         }
         result
     };
-    let on_error = |object: Arc<Guarded<K>>, error: &E, ctx: Arc<Context>| {
+    let on_error = |object: Arc<K>, error: &E, ctx: Arc<Context>| {
         let wait = ctx.retry_after(object.as_ref(), error.class());
         let (kind, namespace, object) = (K::kind(&()), object.namespace(), object.name_any());
         let reason = error.reason();
@@ -468,85 +477,9 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 /// Backups per page of the first list.
 const PAGE: u32 = 100;
 
-/// Longest annotation value that a store keeps, in bytes.
-const LONG: usize = 1024;
-
-/// Blanks long annotation values (recorded manifests, snapshots of clusters): thousands of them would fill the memory,
-/// and each is read once. The keys stay, so a store still tells that they are there; who needs a value gets the object.
-fn hollow_out<K: Resource>(object: &mut K) {
-    object.annotations_mut().values_mut().filter(|value| value.len() > LONG).for_each(|value| *value = String::new());
-}
-
-/// What is read of the annotations of a backup that is over, by the store: whether it is left alone, and which entry of a
-/// schedule made it. Everybody else reads the object itself.
-const READ_WHEN_OVER: [&str; 2] = [annotations::SKIP_RECONCILIATION, annotations::SCHEDULE_ENTRY];
-
-/// A backup that is over is kept for its dates, its place and its relations: how it was made is read from the object
-/// itself when somebody restores or deletes it. Of 10,000 backups all but a handful are over.
-fn slim_down(guarded: &mut Guarded<Backup>) {
-    hollow_out(guarded);
-    let Ok(backup) = &mut guarded.0 else { return };
-    let continuous =
-        backup.labels().get(labels::BACKUP_TYPE).is_some_and(|type_| type_ == BackupType::Continuous.as_str());
-    let going = backup.metadata.deletion_timestamp.is_some();
-    let Some(status) = backup.status.as_mut().filter(|_| !continuous && !going) else { return };
-    if matches!(status.phase, Some(BackupPhase::Completed | BackupPhase::Failed)) {
-        status.backup_method = None;
-        status.target = None;
-        status.targets = Vec::new();
-        status.actions = Vec::new();
-        status.volume_snapshots = Vec::new();
-        status.extras = Vec::new();
-        backup.spec.parameters = Vec::new();
-        backup.annotations_mut().retain(|key, _| READ_WHEN_OVER.contains(&key.as_str()));
-        // Even an empty map has a cost once it had a note.
-        backup.metadata.annotations = backup.metadata.annotations.take().filter(|notes| !notes.is_empty());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn long_annotations_are_not_kept_but_still_seen() {
-        let mut pod = Pod::default();
-        pod.annotations_mut().insert("long".into(), "x".repeat(LONG + 1));
-        pod.annotations_mut().insert("short".into(), "kept".into());
-        hollow_out(&mut pod);
-        assert_eq!(pod.annotations()["long"], "");
-        assert_eq!(pod.annotations()["short"], "kept");
-    }
-
-    #[test]
-    fn only_a_backup_that_is_over_loses_how_it_was_made() {
-        let slimmed = |phase: &str, deleted: Option<&str>| {
-            let notes = serde_json::json!({ "example.com/a": "b", "kbbackup.io/seal": "s",
-                annotations::SKIP_RECONCILIATION: "true", annotations::SCHEDULE_ENTRY: "nightly" });
-            let metadata = serde_json::json!({ "name": "b", "deletionTimestamp": deleted, "annotations": notes });
-            let status = serde_json::json!({ "phase": phase, "path": "/b", "backupMethod": { "name": "full" } });
-            let spec = serde_json::json!({ "backupPolicyName": "p", "backupMethod": "full" });
-            let backup = serde_json::json!({ "metadata": metadata, "spec": spec, "status": status });
-            let mut guarded = kube::core::DeserializeGuard(Ok(serde_json::from_value(backup).unwrap()));
-            slim_down(&mut guarded);
-            let backup = guarded.0.unwrap();
-            let kept = backup.annotations().len();
-            let status = backup.status.unwrap();
-            assert_eq!(status.path.as_deref(), Some("/b"));
-            assert_eq!(kept, if status.backup_method.is_none() { 2 } else { 4 });
-            status.backup_method.is_none()
-        };
-        assert!(slimmed("Completed", None));
-        assert!(!slimmed("Running", None));
-        assert!(!slimmed("Completed", Some("2026-01-01T00:00:00Z")));
-    }
-
-    /// Each byte counts ten thousand times: what only a running backup has belongs into a box.
-    #[test]
-    fn a_backup_without_method_and_target_is_small() {
-        let size = size_of::<Guarded<Backup>>();
-        assert!(size <= 1536, "{size} bytes");
-    }
 
     #[tokio::test]
     async fn a_kind_that_is_never_listed_does_not_hold_up_the_end() {

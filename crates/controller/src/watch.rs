@@ -19,6 +19,7 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use crate::error::is_not_found;
+use crate::pool::{Grouped, Pool};
 
 /// An object as the API server sent it, or why it could not be read. One bad object must not stop a watch.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -37,7 +38,7 @@ pub struct Shared<K: Watched> {
     scope: Scope,
     served_by: Option<(Client, &'static str)>,
     writer: Writer<K>,
-    store: Store<K>,
+    pool: Pool<K>,
     subscribers: Vec<UnboundedSender<Arc<K>>>,
 }
 
@@ -65,7 +66,8 @@ impl<K: Watched> Shared<K> {
     pub fn new(api: Api<K>, config: watcher::Config, strip: fn(&mut K)) -> Self {
         let (store, writer) = reflector::store();
         let (keep, scope) = (|_: &K| true, Scope::default());
-        Self { api, config, strip, keep, scope, served_by: None, writer, store, subscribers: Vec::new() }
+        let pool = Pool::plain(store);
+        Self { api, config, strip, keep, scope, served_by: None, writer, pool, subscribers: Vec::new() }
     }
 
     /// For kinds that no label selects: holds, and tells of, only the objects that `keep` says; one that it says no longer
@@ -87,9 +89,23 @@ impl<K: Watched> Shared<K> {
         Self { served_by: Some((client.clone(), crd)), ..self }
     }
 
+    /// Keeps the objects by the groups that they name, for [`Self::pool`].
+    #[must_use]
+    pub fn grouped(self) -> Self
+    where
+        K: Grouped,
+    {
+        Self { pool: Pool::grouped(Store::clone(&self.pool)), ..self }
+    }
+
+    /// The objects as they are now, also by their groups; empty unless the watch is [`Self::grouped`].
+    pub fn pool(&self) -> Pool<K> {
+        self.pool.clone()
+    }
+
     /// The objects as they are now, once the first list is in.
     pub fn reader(&self) -> Store<K> {
-        self.store.clone()
+        Store::clone(&self.pool)
     }
 
     /// Every object that appears, changes or goes away.
@@ -101,21 +117,21 @@ impl<K: Watched> Shared<K> {
 
     /// Watches until dropped.
     pub async fn run(self) {
-        let Self { api, config, strip, keep, scope, served_by, mut writer, store, subscribers } = self;
+        let Self { api, config, strip, keep, scope, served_by, mut writer, pool, subscribers } = self;
         loop {
             if let Some((client, crd)) = &served_by {
                 served(client, crd, &K::version(&())).await;
             }
             let optional = served_by.is_some();
-            let events = Self::events(&api, &config, strip, keep, &scope, store.clone());
-            fan_out(events, &mut writer, &store, &subscribers, optional).await;
+            let events = Self::events(&api, &config, strip, keep, &scope, Store::clone(&pool));
+            fan_out(events, &mut writer, &pool, &subscribers, optional).await;
             if !optional {
                 return;
             }
             // The definition is gone, and every object with it. A new one may come.
             tracing::info!(kind = %K::kind(&()), "this kind is served no more");
             let none = futures::stream::iter([Ok(Event::Init), Ok(Event::InitDone)]);
-            fan_out(none, &mut writer, &store, &subscribers, false).await;
+            fan_out(none, &mut writer, &pool, &subscribers, false).await;
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -183,7 +199,7 @@ fn sift<K>(event: Event<K>, keep: fn(&K) -> bool, holds: impl Fn(&K) -> bool) ->
 async fn fan_out<K: Watched>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     writer: &mut Writer<K>,
-    store: &Store<K>,
+    pool: &Pool<K>,
     subscribers: &[UnboundedSender<Arc<K>>],
     optional: bool,
 ) {
@@ -204,21 +220,22 @@ async fn fan_out<K: Watched>(
             }
         };
         // A list replaces the store at its end. Those who vanished while we were not watching are told, too.
-        let before = if matches!(event, Event::InitDone) { store.state() } else { Vec::new() };
+        let before = if matches!(event, Event::InitDone) { pool.state() } else { Vec::new() };
+        let this = match &event {
+            Event::Apply(object) | Event::Delete(object) => Some(ObjectRef::from_obj(object)),
+            Event::Init | Event::InitApply(_) | Event::InitDone => None,
+        };
+        let old = this.as_ref().and_then(|this| pool.get(this));
         writer.apply_watcher_event(&event);
+        let new = this.as_ref().and_then(|this| pool.get(this));
+        pool.exchange(old.as_ref(), new.as_ref());
         match event {
-            Event::Apply(object) => match store.get(&ObjectRef::from_obj(&object)) {
-                Some(stored) => tell(&stored),
-                None => tell(&Arc::new(object)),
-            },
-            Event::Delete(object) => tell(&Arc::new(object)),
+            Event::Apply(object) | Event::Delete(object) => tell(&new.unwrap_or_else(|| Arc::new(object))),
             Event::Init | Event::InitApply(_) => {}
             Event::InitDone => {
-                before
-                    .iter()
-                    .filter(|object| store.get(&ObjectRef::from_obj(object.as_ref())).is_none())
-                    .for_each(tell);
-                store.state().iter().for_each(tell);
+                pool.refill();
+                before.iter().filter(|object| pool.get(&ObjectRef::from_obj(object.as_ref())).is_none()).for_each(tell);
+                pool.state().iter().for_each(tell);
             }
         }
     }
@@ -232,6 +249,15 @@ fn is_gone(error: &watcher::Error) -> bool {
         WatchError(status) => status.code == 404,
         watcher::Error::NoResourceVersion => false,
     }
+}
+
+/// Longest annotation value that a store keeps, in bytes.
+const LONG: usize = 1024;
+
+/// Blanks long annotation values (recorded manifests, snapshots of clusters): thousands of them would fill the memory,
+/// and each is read once. The keys stay, so a store still tells that they are there; who needs a value gets the object.
+pub fn hollow_out<K: Resource>(object: &mut K) {
+    object.annotations_mut().values_mut().filter(|value| value.len() > LONG).for_each(|value| *value = String::new());
 }
 
 /// Drops what only the API server and kubectl need.
@@ -257,7 +283,8 @@ mod tests {
     async fn told(events: Vec<Event<ConfigMap>>) -> Vec<String> {
         let (store, mut writer) = reflector::store();
         let (sender, receiver) = unbounded();
-        fan_out(stream::iter(events.into_iter().map(Ok)), &mut writer, &store, &[sender], false).await;
+        let pool = Pool::plain(store);
+        fan_out(stream::iter(events.into_iter().map(Ok)), &mut writer, &pool, &[sender], false).await;
         let mut names: Vec<_> = receiver.map(|object| object.name_any()).collect().await;
         names.sort();
         names
@@ -286,6 +313,42 @@ mod tests {
         assert_eq!(left(Event::InitApply(named("other")), true), None);
         assert_eq!(left(Event::Delete(named("other")), false), None);
         assert_eq!(left(Event::Delete(named("ours")), true), Some(true));
+    }
+
+    #[test]
+    fn long_annotations_are_not_kept_but_still_seen() {
+        let mut map = named("a");
+        map.annotations_mut().insert("long".into(), "x".repeat(LONG + 1));
+        map.annotations_mut().insert("short".into(), "kept".into());
+        hollow_out(&mut map);
+        assert_eq!(map.annotations()["long"], "");
+        assert_eq!(map.annotations()["short"], "kept");
+    }
+
+    #[tokio::test]
+    async fn groups_follow_the_store() {
+        use k8s_openapi::api::core::v1::Pod;
+        let pod = |name: &str| Pod {
+            metadata: kube::api::ObjectMeta {
+                name: Some(name.into()),
+                labels: Some([("dataprotection.kubeblocks.io/backup-name".to_owned(), "b".to_owned())].into()),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let (store, mut writer) = reflector::store();
+        let pool = Pool::grouped(store);
+        let mut names = Vec::new();
+        for events in [
+            vec![Event::Init, Event::InitApply(pod("a")), Event::InitDone],
+            vec![Event::Apply(pod("c")), Event::Apply(pod("c"))],
+            vec![Event::Delete(pod("a"))],
+        ] {
+            fan_out(stream::iter(events.into_iter().map(Ok)), &mut writer, &pool, &[], false).await;
+            let found = pool.group(&crate::pool::workers_of_backup("b"));
+            names.push(found.iter().map(|pod| pod.name_any()).collect::<Vec<_>>().join(","));
+        }
+        assert_eq!(names, ["a", "a,c", "c"]);
     }
 
     #[tokio::test]

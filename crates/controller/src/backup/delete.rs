@@ -22,6 +22,7 @@ use super::{apply, build, continuous, observe, plan, volumes};
 use crate::cluster::record;
 use crate::context::Context;
 use crate::error::{Classified as _, is_not_found};
+use crate::pool;
 use crate::status;
 use crate::worker::error::{Doing as _, Error, Refusal};
 use crate::worker::{self, Outcome, RepoAccess, account, logs, read, select};
@@ -135,11 +136,8 @@ async fn remove(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Result
         return Ok(Step::Done);
     }
     let name = backup.name_any();
-    let pods = ctx.stores.pods.state();
-    if pods
-        .iter()
-        .any(|pod| pod.labels().get(labels::BACKUP_NAME) == Some(&name) && pod.namespace() == backup.namespace())
-    {
+    let pods = ctx.stores.pods.group(&pool::workers_of_backup(&name));
+    if pods.iter().any(|pod| pod.namespace() == backup.namespace()) {
         return Ok(Step::Wait(None));
     }
     if takes_snapshots(status) {
@@ -187,13 +185,11 @@ async fn remove_files_elsewhere(ctx: &Context, backup: &Backup, status: &BackupS
 /// Backups that build on this one go with it.
 async fn delete_children(ctx: &Context, backup: &Backup) -> Result<(), Error> {
     let name = backup.name_any();
-    for guarded in ctx.stores.backups.state() {
-        let Ok(other) = &guarded.0 else { continue };
+    let home = backup.namespace().unwrap_or_default();
+    for other in &ctx.stores.backups.of_policy(&home, &backup.spec.backup_policy_name) {
         let status = other.status.as_ref();
         let builds_on = |parent: fn(&BackupStatus) -> Option<&String>| status.and_then(parent) == Some(&name);
-        let is_child = other.namespace() == backup.namespace()
-            && other.spec.backup_policy_name == backup.spec.backup_policy_name
-            && other.name_any() != name
+        let is_child = other.name_any() != name
             && other.metadata.deletion_timestamp.is_none()
             && (builds_on(|status| status.parent_backup_name.as_ref())
                 || builds_on(|status| status.base_backup_name.as_ref()));
@@ -216,8 +212,8 @@ pub async fn delete(ctx: &Context, backup: &Backup) -> Result<(), Error> {
 /// All Jobs of a backup's actions, wherever they are.
 pub fn jobs(ctx: &Context, backup: &Backup) -> Vec<Arc<Job>> {
     let name = backup.name_any();
-    let mut jobs = ctx.stores.jobs.state();
-    jobs.retain(|job| job.labels().get(labels::BACKUP_NAME) == Some(&name) && observe::is_ours(job.as_ref(), backup));
+    let mut jobs = ctx.stores.jobs.group(&pool::workers_of_backup(&name));
+    jobs.retain(|job| observe::is_ours(job.as_ref(), backup));
     jobs
 }
 
@@ -368,7 +364,7 @@ async fn carry_out(ctx: &Context, backup: &Backup, job: &Job) -> Result<Step, Er
     if found.metadata.deletion_timestamp.is_some() {
         return Ok(Step::Wait(backup.status.as_ref().and_then(|status| status.deletion_failure_reason.clone())));
     }
-    let pods: Vec<Arc<Pod>> = ctx.stores.pods.state();
+    let pods = ctx.stores.pods.group(&pool::workers_of_backup(&backup.name_any()));
     match Outcome::of(Some(&found), &pods.iter().map(AsRef::as_ref).collect::<Vec<&Pod>>()) {
         Outcome::Succeeded { .. } => Ok(Step::Done),
         Outcome::Running { obstacle } => Ok(Step::Wait(obstacle)),

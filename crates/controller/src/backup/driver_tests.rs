@@ -7,6 +7,7 @@ use kbbackup_api::v1alpha1::Backup;
 use serde_json::{Value, json};
 
 use super::{observe, reconcile};
+use crate::catalogue::Entry;
 use crate::context::Context;
 use crate::fake::{Fake, from, guarded, holding, job};
 use crate::worker::error::Error;
@@ -24,7 +25,7 @@ fn backup(labels: Value, spec: Value, status: Value) -> Value {
 /// One reconcile of the backup as the server has it.
 async fn look(fake: &Fake, ctx: &Context) -> Result<(), Error> {
     let object = fake.get(AT).expect("the backup exists");
-    reconcile(Arc::new(guarded(object)), Arc::new(ctx.clone())).await.map(drop)
+    reconcile(Arc::new(Entry::from(guarded(object))), Arc::new(ctx.clone())).await.map(drop)
 }
 
 fn note(fake: &Fake) -> String {
@@ -302,7 +303,7 @@ async fn behaviour_4_14_what_goes_in_which_order() {
     };
     fake.put("demo/backups/child", child("child", "p"));
     let mut ctx = fake.context();
-    ctx.stores.backups = holding([guarded(child("child", "p")), guarded(child("stranger", "q"))]);
+    ctx.stores.backups = holding([from(child("child", "p")), from(child("stranger", "q"))]);
     ctx.stores.jobs = holding([job(owned("dp-backup-0"), Some("Complete"))]);
     ctx.stores.stateful_sets = holding([from(json!({ "metadata": owned("log") }))]);
     ctx.stores.pods = holding([from(json!({ "metadata": {"name": "x", "namespace": "demo",
@@ -486,7 +487,7 @@ async fn behaviour_4_13_expired_backups_are_deleted_whatever_their_deletion_poli
         fake.writes();
         fake.fails_at(AT);
         let object = guarded(backup(json!({}), json!({}), fake.get(AT).unwrap()["status"].clone()));
-        assert!(reconcile(Arc::new(object), Arc::new(fake.context())).await.is_err());
+        assert!(reconcile(Arc::new(Entry::from(object)), Arc::new(fake.context())).await.is_err());
         assert_eq!(fake.writes(), ["EVENT RemoveExpiredBackupsFailed"]);
     }
 }
@@ -509,7 +510,7 @@ async fn how_far_a_long_backup_is_is_told_now_and_then_and_forgotten_at_its_end(
         last["metadata"]["name"] = json!("last");
         last["status"]["totalSize"] = json!("4Mi");
         last["status"]["completionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        ctx.stores.backups = holding([guarded(last)]);
+        ctx.stores.backups = holding([from(last)]);
         ctx
     };
     let told = || fake.get(AT).unwrap()["metadata"]["annotations"][annotations::PROGRESS].clone();

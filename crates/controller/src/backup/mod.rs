@@ -18,12 +18,14 @@ use kube::{Api, Resource as _, ResourceExt as _};
 
 use self::decide::Next;
 use self::expire::Verdict;
+use crate::catalogue::Entry;
 use crate::cluster;
-use crate::context::{Context, readable};
+use crate::context::Context;
 use crate::watch::Guarded;
 use crate::worker;
 use crate::worker::error::{Doing as _, Error, LONG, Refusal};
 
+pub mod alarm;
 pub mod apply;
 pub mod build;
 pub mod continuous;
@@ -55,8 +57,9 @@ const SLOWLY: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// What is to be retried with growing waits.
-pub async fn reconcile(object: Arc<Guarded<Backup>>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let backup = readable(&object)?;
+pub async fn reconcile(object: Arc<Entry>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let backup = object.readable()?;
+    let backup = backup.as_ref();
     if is_skipped(backup) {
         return Ok(Action::await_change());
     }
@@ -331,9 +334,10 @@ async fn rest(ctx: &Context, backup: &Backup, completed: bool) -> Result<Action,
     let expires = backup.status.as_ref().and_then(|status| status.expiration.as_ref());
     // Siblings matter only once the time has come; until then a look at one field is enough.
     let due = expires.is_some_and(|expires| expires.0 <= ctx.now());
-    let siblings = if due { ctx.stores.backups.state() } else { Vec::new() };
-    let siblings = siblings.iter().filter_map(|other| other.0.as_ref().ok());
-    let siblings: Vec<&Backup> = siblings.filter(|other| other.metadata.namespace == namespace).collect();
+    let policy = &backup.spec.backup_policy_name;
+    let home = namespace.as_deref().unwrap_or_default();
+    let siblings = if due { ctx.stores.backups.of_policy(home, policy) } else { Vec::new() };
+    let siblings: Vec<&Backup> = siblings.iter().collect();
     let restores = if due { ctx.stores.restores.state() } else { Vec::new() };
     let restores: Vec<_> = restores.iter().filter_map(|guarded| guarded.0.as_ref().ok()).collect();
     let read = delete::reading(backup, &restores).is_some();
@@ -346,17 +350,18 @@ async fn rest(ctx: &Context, backup: &Backup, completed: bool) -> Result<Action,
     } else {
         None
     };
-    let longest = Duration::from_secs(ctx.settings.gc_seconds.max(1));
     if !completed && continuous::is_continuous(backup) {
         return Ok(Action::requeue(SLOWLY));
     }
     match expire::judge(backup, policy.as_ref(), &siblings, read, ctx.now()) {
-        Verdict::Until(wait) => Ok(Action::requeue(wait.min(longest))),
-        Verdict::Keep(reason) if due => {
-            tracing::debug!(reason, "expired, but kept");
-            Ok(Action::requeue(longest))
+        // The alarm wakes it.
+        Verdict::Until(_) => Ok(Action::await_change()),
+        Verdict::Keep(reason) => {
+            if due {
+                tracing::debug!(reason, "expired, but kept");
+            }
+            Ok(Action::await_change())
         }
-        Verdict::Keep(_) => Ok(Action::await_change()),
         Verdict::Remove => {
             tracing::info!("expired: removing");
             if let Err(error) = delete::delete(ctx, backup).await {
@@ -369,7 +374,7 @@ async fn rest(ctx: &Context, backup: &Backup, completed: bool) -> Result<Action,
 }
 
 /// The backup that a Job or Pod works for: by labels, else by owner.
-pub fn of_worker(meta: &ObjectMeta) -> Option<ObjectRef<Guarded<Backup>>> {
+pub fn of_worker(meta: &ObjectMeta) -> Option<ObjectRef<Entry>> {
     let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
     let home = label(labels::BACKUP_NAMESPACE).or_else(|| meta.namespace.clone())?;
     let owner = || {
@@ -380,10 +385,7 @@ pub fn of_worker(meta: &ObjectMeta) -> Option<ObjectRef<Guarded<Backup>>> {
 }
 
 /// The backups under way of a cluster that changed: they may have waited for it.
-pub fn of_cluster(
-    store: &Store<Guarded<Backup>>,
-    cluster: &Guarded<kbbackup_api::apps::Cluster>,
-) -> Vec<ObjectRef<Guarded<Backup>>> {
+pub fn of_cluster(store: &Store<Entry>, cluster: &Guarded<kbbackup_api::apps::Cluster>) -> Vec<ObjectRef<Entry>> {
     let (name, namespace) = (cluster.name_any(), cluster.namespace());
     let concerned = |backup: &&Backup| {
         let phase = backup.status.as_ref().and_then(|status| status.phase);
@@ -392,20 +394,17 @@ pub fn of_cluster(
         !over && backup.namespace() == namespace && backup.labels().get(labels::INSTANCE) == Some(&name)
     };
     let all = store.state();
-    let concerned = all.iter().filter_map(|guarded| guarded.0.as_ref().ok()).filter(concerned);
+    let concerned = all.iter().filter_map(|entry| entry.under_way()).filter(concerned);
     concerned.map(|backup| ObjectRef::new(&backup.name_any()).within(&backup.namespace().unwrap_or_default())).collect()
 }
 
 /// The backups that wait for a repository to change: those that have not started, and those being deleted.
-pub fn waiting_for_repo(
-    store: &Store<Guarded<Backup>>,
-    _repo: &Guarded<BackupRepo>,
-) -> Vec<ObjectRef<Guarded<Backup>>> {
+pub fn waiting_for_repo(store: &Store<Entry>, _repo: &Guarded<BackupRepo>) -> Vec<ObjectRef<Entry>> {
     let waits = |backup: &Backup| {
         let phase = backup.status.as_ref().and_then(|status| status.phase);
         backup.metadata.deletion_timestamp.is_some() || matches!(phase, None | Some(BackupPhase::New))
     };
     let all = store.state();
-    let waiting = all.iter().filter_map(|guarded| guarded.0.as_ref().ok()).filter(|backup| waits(backup));
+    let waiting = all.iter().filter_map(|entry| entry.under_way()).filter(|backup| waits(backup));
     waiting.map(|backup| ObjectRef::new(&backup.name_any()).within(&backup.namespace().unwrap_or_default())).collect()
 }

@@ -21,6 +21,7 @@ use kube::{Api, ResourceExt as _};
 use super::{apply, continuous, link, plan, volumes, workload};
 use crate::cluster::record::{self, Record};
 use crate::context::Context;
+use crate::pool;
 use crate::worker::error::{A_WHILE, Doing as _, Error, LONG, Refusal, SOON};
 use crate::worker::repo::Way;
 use crate::worker::select::{self, SelectError};
@@ -291,14 +292,14 @@ async fn parent(
     if asked.is_some() && backup.labels().contains_key(labels::BACKUP_SCHEDULE) {
         return Err(Refusal::fatal("a scheduled backup may not name its parent").into());
     }
-    let namespace = backup.namespace();
-    let guarded = ctx.stores.backups.state();
-    let mut links: Vec<_> = guarded
-        .iter()
-        .filter_map(|guarded| guarded.0.as_ref().ok())
-        .filter(|other| other.namespace() == namespace && other.metadata.deletion_timestamp.is_none())
-        .map(link::link)
-        .collect();
+    let home = backup.namespace().unwrap_or_default();
+    let mut around = match asked {
+        // One of another policy is refused by name.
+        Some(_) => ctx.stores.backups.in_namespace(&home),
+        None => ctx.stores.backups.of_policy(&home, &backup.spec.backup_policy_name),
+    };
+    around.retain(|other| other.metadata.deletion_timestamp.is_none());
+    let mut links: Vec<_> = around.iter().map(link::link).collect();
     let (_, targets) = effective_targets(policy, method)?;
     let child = chain::Link {
         method: method.name.clone(),
@@ -545,9 +546,7 @@ impl SeenAction {
 /// Those of the API server.
 pub async fn children(ctx: &Context, backup: &Backup, actions: &[ActionStatus]) -> Result<Vec<SeenAction>, Error> {
     let name = backup.name_any();
-    let pods = ctx.stores.pods.state();
-    let pods: Vec<Arc<Pod>> =
-        pods.into_iter().filter(|pod| pod.labels().get(labels::BACKUP_NAME) == Some(&name)).collect();
+    let pods = ctx.stores.pods.group(&pool::workers_of_backup(&name));
     let mut seen = Vec::with_capacity(actions.len());
     for action in actions {
         if matches!(action.phase, Some(ActionPhase::Completed | ActionPhase::Failed)) {

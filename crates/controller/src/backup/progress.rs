@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::link;
 use crate::context::Context;
+use crate::pool;
 use crate::worker::logs;
 
 /// Between two looks, and before the first.
@@ -105,9 +106,8 @@ fn pod_of(ctx: &Context, backup: &Backup, action: &ActionStatus) -> Option<Arc<P
     let (backup, home) = (backup.name_any(), backup.namespace());
     let action = action.name.as_deref()?;
     let label = |pod: &Pod, key: &str, wanted: &str| pod.labels().get(key).is_some_and(|value| value == wanted);
-    ctx.stores.pods.state().into_iter().find(|pod| {
+    ctx.stores.pods.group(&pool::workers_of_backup(&backup)).into_iter().find(|pod| {
         pod.namespace() == home
-            && label(pod, labels::BACKUP_NAME, &backup)
             && label(pod, labels::ACTION, &kbbackup_core::names::cut63(action))
             && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
     })
@@ -115,9 +115,8 @@ fn pod_of(ctx: &Context, backup: &Backup, action: &ActionStatus) -> Option<Arc<P
 
 /// What the newest completed backup of the same policy and method came to.
 fn expected(ctx: &Context, backup: &Backup) -> Option<u64> {
-    let guarded = ctx.stores.backups.state();
-    let all = guarded.iter().filter_map(|other| other.0.as_ref().ok());
-    of_last(all, backup)
+    let home = backup.namespace().unwrap_or_default();
+    of_last(ctx.stores.backups.of_policy(&home, &backup.spec.backup_policy_name).iter(), backup)
 }
 
 fn of_last<'a>(all: impl Iterator<Item = &'a Backup>, backup: &Backup) -> Option<u64> {

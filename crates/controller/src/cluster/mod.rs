@@ -73,9 +73,8 @@ async fn clear(ctx: &Context, api: &Api<Cluster>, cluster: &Cluster) -> Result<A
     }
     // A store that is still being filled would let the cluster go without its backups.
     loaded(&ctx.stores.backups).await;
-    let guarded = ctx.stores.backups.state();
-    let backups: Vec<&Backup> = guarded.iter().filter_map(|backup| backup.0.as_ref().ok()).collect();
-    let doomed = delete::doomed(cluster, &backups);
+    let around = ctx.stores.backups.in_namespace(&cluster.namespace().unwrap_or_default());
+    let doomed = delete::doomed(cluster, &around.iter().collect::<Vec<_>>());
     for backup in doomed.iter().filter(|backup| backup.metadata.deletion_timestamp.is_none()) {
         backup::delete::delete(ctx, backup).await?;
     }
@@ -160,7 +159,7 @@ fn type_of(ctx: &Context, method: &BackupMethod) -> Option<BackupType> {
 }
 
 /// Waits for the first list of a kind that is always served.
-async fn loaded<K: Watched>(store: &Store<Guarded<K>>) {
+async fn loaded<K: Watched>(store: &Store<K>) {
     // An error means that the watch has ended, and the process with it.
     store.wait_until_ready().await.ok();
 }
@@ -183,7 +182,7 @@ fn of(meta: &kube::core::ObjectMeta) -> Option<ObjectRef<Guarded<Cluster>>> {
 }
 
 /// The cluster that waits for the end of a backup.
-pub fn awaiting(store: &Store<Guarded<Cluster>>, backup: &Guarded<Backup>) -> Option<ObjectRef<Guarded<Cluster>>> {
+pub fn awaiting(store: &Store<Guarded<Cluster>>, backup: &Backup) -> Option<ObjectRef<Guarded<Cluster>>> {
     let of = of(backup.meta())?;
     store.get(&of).filter(|cluster| cluster.meta().deletion_timestamp.is_some()).map(|_| of)
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kbbackup_api::conditions::{ClaimCondition, ClaimReason, ConditionStatus};
 use kbbackup_api::events::EventReason;
 use kbbackup_api::names::FINALIZER;
-use kbbackup_api::v1alpha1::{Backup, Restore};
+use kbbackup_api::v1alpha1::Restore;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -22,6 +22,7 @@ use self::decide::Step;
 use self::observe::Children;
 use self::post_ready::After;
 use self::wish::Source;
+use crate::catalogue::Entry;
 use crate::context::{Context, readable};
 use crate::watch::Guarded;
 use crate::worker::error::{Doing as _, Error, Refusal};
@@ -357,8 +358,7 @@ pub fn woken_by_restore(store: &Store<Claim>, restore: &Guarded<Restore>) -> Vec
 }
 
 /// The claims that name a Backup.
-pub fn woken_by_backup(store: &Store<Claim>, backup: &Guarded<Backup>) -> Vec<ObjectRef<Claim>> {
-    let Ok(backup) = &backup.0 else { return Vec::new() };
+pub fn woken_by_backup(store: &Store<Claim>, backup: &Entry) -> Vec<ObjectRef<Claim>> {
     let source = Source::Backup { namespace: backup.namespace().unwrap_or_default(), name: backup.name_any() };
     waiting(store, |claim| wish::source(claim).as_ref().is_ok_and(|found| found.as_ref() == Some(&source)))
 }

@@ -96,8 +96,8 @@ pub(super) fn waiting(ctx: &Context, repo: &str) -> Vec<Waiting> {
     let entry =
         |kind, object: &dyn Named, place| Waiting { kind, namespace: object.space(), name: object.title(), place };
     let mut all = Vec::new();
-    for backup in ctx.stores.backups.state() {
-        let Ok(backup) = backup.0.as_ref() else { continue };
+    for known in ctx.stores.backups.state() {
+        let Some(backup) = known.under_way() else { continue };
         if waits(backup, repo) && counts(backup) {
             let elsewhere = backup.annotations().get(annotations::PREPARE_MANAGER_NAMESPACE).is_some_and(|v| v == TRUE);
             let place = if elsewhere { ctx.settings.manager_namespace.clone() } else { backup.space() };

@@ -353,7 +353,7 @@ fn point_in_time(recipe: Value, base: impl FnOnce(&mut Value)) -> (Fake, Context
     fake.put("demo/backups/b1", log.clone());
     fake.put("demo/backups/full", full.clone());
     let mut ctx = fake.context();
-    ctx.stores.backups = holding([guarded(log), guarded(full)]);
+    ctx.stores.backups = holding([from(log), from(full)]);
     (fake, ctx)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kbbackup_api::conditions::{RestoreCondition, RestoreReason};
 use kbbackup_api::events::EventReason;
-use kbbackup_api::names::{FINALIZER, annotations, labels};
+use kbbackup_api::names::{FINALIZER, annotations};
 use kbbackup_api::v1alpha1::{Restore, RestorePhase, RestoreStatus, RestoreStatusAction};
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
@@ -14,6 +14,7 @@ use kube::runtime::events::EventType;
 use super::{SOON, apply, decide, observe};
 use crate::context::Context;
 use crate::error::is_not_found;
+use crate::pool;
 use crate::status;
 use crate::worker::apply as jobs;
 use crate::worker::error::{Doing as _, Error, Refusal};
@@ -104,8 +105,8 @@ pub(super) async fn fail(ctx: &Context, restore: Restore, status: RestoreStatus,
 
 pub(super) async fn delete_jobs(ctx: &Context, restore: &Restore) -> Result<(), Error> {
     let name = restore.name_any();
-    let mut all = ctx.stores.jobs.state();
-    all.retain(|job| job.labels().get(labels::RESTORE) == Some(&name) && observe::is_ours(job, restore));
+    let mut all = ctx.stores.jobs.group(&pool::workers_of_restore(&name));
+    all.retain(|job| observe::is_ours(job, restore));
     for job in all.iter().filter(|job| job.metadata.deletion_timestamp.is_none()) {
         jobs::delete_job(&ctx.client, job).await?;
     }

@@ -91,13 +91,9 @@ fn chosen_base(
 ) -> Result<Option<String>, Refusal> {
     let time = restore.spec.restore_time.as_deref().filter(|text| !text.is_empty());
     let time = time.map(|text| text.parse().map_err(|_| Refusal::fatal(format!("restoreTime {text:?} is no time"))));
-    let state = ctx.stores.backups.state();
-    let bases: Vec<pitr::Base> = state
-        .iter()
-        .filter_map(|guarded| guarded.0.as_ref().ok())
-        .filter(|other| other.namespace() == backup.namespace() && sets::same_database(backup, other))
-        .filter_map(sets::base)
-        .collect();
+    let around = ctx.stores.backups.in_namespace(&backup.namespace().unwrap_or_default());
+    let same = around.iter().filter(|other| sets::same_database(backup, other));
+    let bases: Vec<pitr::Base> = same.filter_map(sets::base).collect();
     let log = sets::log(backup, recipe)?;
     let base = pitr::base(&log, &bases, time.transpose()?).map_err(Refusal::fatal)?;
     Ok(base.map(|base| base.name.clone()))

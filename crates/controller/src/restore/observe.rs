@@ -22,6 +22,7 @@ use super::decide::{SeenTask, Task};
 use super::workload;
 use crate::backup::{self, plan};
 use crate::context::Context;
+use crate::pool;
 use crate::populator::grant;
 use crate::worker::error::{Doing as _, Error, LONG, Refusal, SOON};
 use crate::worker::repo::Way;
@@ -242,8 +243,7 @@ pub async fn tasks(
     tasks: &[Task],
 ) -> Result<Vec<SeenTask>, Error> {
     let name = restore.name_any();
-    let pods: Vec<Arc<Pod>> =
-        ctx.stores.pods.state().into_iter().filter(|pod| pod.labels().get(labels::RESTORE) == Some(&name)).collect();
+    let pods = ctx.stores.pods.group(&pool::workers_of_restore(&name));
     let mut seen = Vec::with_capacity(tasks.len());
     for task in tasks {
         let over = actions

@@ -1,11 +1,12 @@
 //! Which restore, or whose backup, is to be looked at when something else has changed.
 
 use kbbackup_api::names::{annotations, labels};
-use kbbackup_api::v1alpha1::{Backup, BackupRepo, Restore};
+use kbbackup_api::v1alpha1::{BackupRepo, Restore};
 use kube::ResourceExt as _;
 use kube::core::ObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 
+use crate::catalogue::Entry;
 use crate::watch::Guarded;
 
 /// The restore that a Job, Pod or workload belongs to.
@@ -37,7 +38,7 @@ pub fn waiting_for_repo(
 }
 
 /// The backups whose deletion may go on now that a restore has changed: the one that it names, and those it reads as well.
-pub fn backup_of(restore: &Guarded<Restore>) -> Vec<ObjectRef<Guarded<Backup>>> {
+pub fn backup_of(restore: &Guarded<Restore>) -> Vec<ObjectRef<Entry>> {
     let Ok(restore) = &restore.0 else { return Vec::new() };
     let of = &restore.spec.backup;
     let mut names: Vec<&str> = reads(restore).collect();

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::batch::v1::CronJob;
 use kbbackup_api::events::EventReason;
 use kbbackup_api::names::{annotations, labels};
 use kbbackup_api::v1alpha1::{ActionSet, Backup, BackupPhase, BackupPolicy, BackupSchedule};
@@ -168,8 +168,7 @@ pub fn of_worker(meta: &ObjectMeta) -> Option<ObjectRef<Guarded<BackupSchedule>>
 }
 
 /// The schedule that made a backup, when the backup's state may change what the schedule says.
-pub fn of_backup(backup: &Guarded<Backup>) -> Option<ObjectRef<Guarded<BackupSchedule>>> {
-    let backup = backup.0.as_ref().ok()?;
+pub fn of_backup(backup: &Backup) -> Option<ObjectRef<Guarded<BackupSchedule>>> {
     let phase = backup.status.as_ref().and_then(|status| status.phase);
     let gone = backup.metadata.deletion_timestamp.is_some();
     if !gone && !matches!(phase, Some(BackupPhase::Completed)) {
@@ -218,12 +217,6 @@ fn those(
 /// Whether a CronJob was made for this very schedule.
 pub fn is_ours(cron_job: &CronJob, schedule: &BackupSchedule) -> bool {
     cron_job.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == schedule.uid().as_deref())
-}
-
-/// Whether a Job was made by one of these CronJobs.
-fn is_run(job: &Job, cron_jobs: &[Arc<CronJob>]) -> bool {
-    let made_by = |uid: &str| cron_jobs.iter().any(|cron_job| cron_job.uid().as_deref() == Some(uid));
-    job.owner_references().iter().any(|owner| made_by(&owner.uid))
 }
 
 /// The API of policies beside a schedule.

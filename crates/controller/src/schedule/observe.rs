@@ -9,9 +9,10 @@ use kbbackup_api::names::labels;
 use kbbackup_api::v1alpha1::{ActionSet, Backup, BackupPolicy, BackupSchedule};
 use kube::{Api, ResourceExt as _};
 
-use super::{decide, is_ours, is_run, policies};
+use super::{decide, is_ours, policies};
 use crate::backup::link;
 use crate::context::Context;
+use crate::pool;
 use crate::worker::error::{Doing as _, Error};
 use crate::worker::read;
 
@@ -46,20 +47,14 @@ pub(super) async fn observe(ctx: &Context, schedule: &BackupSchedule) -> Result<
             read::find(&ctx.stores.action_sets, &api, set, None).await.doing(|| format!("reading ActionSet {set}"))?;
         seen.action_sets.extend(found.map(|found| (set.to_owned(), found)));
     }
-    seen.due = ctx.stores.jobs.state();
+    let runs = seen.cron_jobs.iter().filter_map(|cron_job| cron_job.uid());
+    seen.due = runs.flat_map(|uid| ctx.stores.jobs.group(&pool::runs_of(&uid))).collect();
     seen.due.retain(|job| {
-        job.metadata.deletion_timestamp.is_none()
-            && job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
-            && is_run(job, &seen.cron_jobs)
+        job.metadata.deletion_timestamp.is_none() && job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
     });
-    for guarded in ctx.stores.backups.state() {
-        let Ok(backup) = &guarded.0 else { continue };
-        let ours = backup.namespace().as_deref() == Some(&namespace)
-            && backup.spec.backup_policy_name == *name
-            && backup.metadata.deletion_timestamp.is_none()
-            && link::is_completed(backup);
-        if ours {
-            note(&mut seen, schedule, backup);
+    for backup in ctx.stores.backups.of_policy(&namespace, name) {
+        if backup.metadata.deletion_timestamp.is_none() && link::is_completed(&backup) {
+            note(&mut seen, schedule, &backup);
         }
     }
     seen.policy = policy;

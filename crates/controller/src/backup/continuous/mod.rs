@@ -21,9 +21,9 @@ use self::decide::{Archiver, Health, Look};
 use self::observe::Ground;
 use super::build::Site;
 use super::{apply as common, plan};
+use crate::catalogue::Entry;
 use crate::cluster;
 use crate::context::Context;
-use crate::watch::Guarded;
 use crate::worker::error::{Error, Refusal};
 use crate::worker::{self, account};
 
@@ -288,13 +288,13 @@ pub async fn postpone(ctx: &Context, backup: Backup, refusal: &Refusal) -> Resul
 }
 
 /// The continuous backups of a schedule.
-pub fn of_schedule(store: &Store<Guarded<Backup>>, schedule: &ObjectMeta) -> Vec<ObjectRef<Guarded<Backup>>> {
+pub fn of_schedule(store: &Store<Entry>, schedule: &ObjectMeta) -> Vec<ObjectRef<Entry>> {
     let is_its = |backup: &Backup| {
         is_continuous(backup)
             && backup.namespace() == schedule.namespace
             && backup.labels().get(labels::BACKUP_SCHEDULE) == schedule.name.as_ref()
     };
     let all = store.state();
-    let its = all.iter().filter_map(|guarded| guarded.0.as_ref().ok()).filter(|backup| is_its(backup));
+    let its = all.iter().filter_map(|entry| entry.under_way()).filter(|backup| is_its(backup));
     its.map(|backup| ObjectRef::new(&backup.name_any()).within(&backup.namespace().unwrap_or_default())).collect()
 }

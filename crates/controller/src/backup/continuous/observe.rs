@@ -19,6 +19,7 @@ use super::decide;
 use crate::backup::observe::{self as common, Ingredients};
 use crate::backup::plan;
 use crate::context::Context;
+use crate::pool;
 use crate::worker::error::{Doing as _, Error, LONG, Refusal, SOON};
 use crate::worker::read;
 use crate::worker::select::{self, SelectError};
@@ -204,10 +205,8 @@ pub fn has_pods(ctx: &Context, backup: &Backup) -> bool {
         let ends = pod.metadata.deletion_timestamp.as_ref();
         ends.is_some_and(|ends| ctx.now().duration_since(ends.0) > jiff::SignedDuration::from_secs(60))
     };
-    let ours = |pod: &Arc<Pod>| {
-        pod.labels().get(labels::BACKUP_NAME) == Some(&name) && pod.namespace() == backup.namespace() && !is_lost(pod)
-    };
-    ctx.stores.pods.state().iter().any(ours)
+    let ours = |pod: &Arc<Pod>| pod.namespace() == backup.namespace() && !is_lost(pod);
+    ctx.stores.pods.group(&pool::workers_of_backup(&name)).iter().any(ours)
 }
 
 /// What the channel of the archiver `set` holds; the outer `None` when there is no channel.
