@@ -77,6 +77,11 @@ impl Fake {
         self.objects.lock().unwrap().insert(path.to_owned(), object);
     }
 
+    /// Takes an object away.
+    pub(crate) fn remove(&self, path: &str) {
+        self.objects.lock().unwrap().remove(path);
+    }
+
     /// From now on answers to requests for this short path with an error that will pass.
     pub(crate) fn fails_at(&self, path: &str) {
         *self.broken.lock().unwrap() = Some(path.to_owned());
@@ -131,8 +136,12 @@ impl Fake {
         }
         let is_collection = path.split('/').count() != 3;
         if is_collection {
-            let below = format!("{path}/");
-            let is_item = |key: &str| key.strip_prefix(&below).is_some_and(|name| !name.contains('/'));
+            // A list without a namespace is one of all namespaces.
+            let (home, plural) = path.split_once('/').unwrap_or_default();
+            let is_item = |key: &str| match key.split('/').collect::<Vec<_>>()[..] {
+                [namespace, kind, _] => kind == plural && (home == "-" || home == namespace),
+                _ => false,
+            };
             let items: Vec<_> = objects.iter().filter(|(key, _)| is_item(key)).map(|(_, item)| item).collect();
             return (StatusCode::OK, json!({ "kind": "List", "apiVersion": "v1", "metadata": {}, "items": items }));
         }

@@ -68,11 +68,13 @@ impl Requests {
         self.0.iter().filter(|(key, _)| writes(key)).map(|(_, count)| count).sum()
     }
 
-    pub(super) fn per(&self, count: usize) -> String {
-        let all: usize = self.0.values().sum();
-        format!("{:.1}: {}", all as f64 / count.max(1) as f64, self.told(count))
+    /// Those with this verb, or all.
+    pub(super) fn of_verb(&self, verb: Option<&str>) -> usize {
+        let counts = self.0.iter().filter(|((of, _), _)| verb.is_none_or(|verb| of == verb));
+        counts.map(|(_, count)| count).sum()
     }
 
+    /// All by verb and kind in words, each number divided by `divide`.
     pub(super) fn told(&self, divide: usize) -> String {
         let mut verbs: BTreeMap<&str, (usize, Vec<String>)> = BTreeMap::new();
         let show = |count: usize| match divide {

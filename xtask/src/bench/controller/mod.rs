@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Policies, and as many schedules
     #[arg(long, default_value_t = 500)]
     policies: usize,
+    /// Backups created one after the other
+    #[arg(long, default_value_t = 20)]
+    alone: usize,
     /// Backups created at once
     #[arg(long, default_value_t = 1_000)]
     burst: usize,
@@ -69,50 +72,133 @@ async fn measure(server: &ApiServer, binary: &Path, args: &Args) -> Result<()> {
     let start_cpu = operator.cpu()?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     seed::repo_is_ready(&client, Duration::from_secs(120)).await?;
-    let start = server.audit.requests()?;
-    let peak = operator.memory("VmHWM:")?;
+    let start = Phase::ended("start", ready, start_cpu, &operator, server)?;
 
     // Rest.
     tokio::time::sleep(Duration::from_secs(5)).await;
     server.audit.forget()?;
-    let before = operator.cpu()?;
+    let (begin, before) = (Instant::now(), operator.cpu()?);
     tokio::time::sleep(Duration::from_secs(args.rest)).await;
-    let rest_cpu = operator.cpu()? - before;
-    let rest = server.audit.requests()?;
-    let resident = operator.memory("VmRSS:")?;
+    let rest = Phase::ended("rest", begin.elapsed(), operator.cpu()? - before, &operator, server)?;
+
+    // One backup after the other.
+    server.audit.forget()?;
+    let (begin, before) = (Instant::now(), operator.cpu()?);
+    for _ in 0..args.alone {
+        seed::burst(&client, 1, Duration::from_secs(120)).await?;
+    }
+    let alone = Phase::ended("alone", begin.elapsed(), operator.cpu()? - before, &operator, server)?;
+    let delays_alone = audit::delays(&server.audit.events()?);
 
     // Burst.
     server.audit.forget()?;
-    let before = operator.cpu()?;
-    let begin = Instant::now();
+    let (begin, before) = (Instant::now(), operator.cpu()?);
     seed::burst(&client, args.burst, Duration::from_secs(900)).await?;
     let took = begin.elapsed();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let burst_cpu = operator.cpu()? - before;
-    let burst = server.audit.requests()?;
-    let after = operator.memory("VmRSS:")?;
+    let burst = Phase::ended("burst", took, operator.cpu()? - before, &operator, server)?;
     ensure!(!kubelet.is_finished(), "what stands for the kubelet has ended");
     kubelet.abort();
     let delays = audit::delays(&server.audit.events()?);
 
-    ui::result(format!("operator with {total} backups, {} policies, {} schedules", args.policies, args.policies));
-    row("start", &format!("{:.1} s until every backup was looked at, {start_cpu:.1} s CPU", ready.as_secs_f64()));
-    row("", &format!("peak resident {:.1} MiB", mib(peak)));
-    row("", &format!("requests: {start}; writes: {}", start.writes()));
-    row("rest", &format!("{rest_cpu:.2} s CPU in {} s, resident {:.1} MiB", args.rest, mib(resident)));
-    row("", &format!("requests: {rest}"));
-    row("burst", &format!("{} backups in {:.1} s, {burst_cpu:.1} s CPU", args.burst, took.as_secs_f64()));
-    row("", &format!("resident after {:.1} MiB, peak {:.1} MiB", mib(after), mib(operator.memory("VmHWM:")?)));
-    row("", &format!("requests per backup: {}", burst.per(args.burst)));
-    for (name, values) in [("Backup created to Job created", delays.job), ("last pod ended to Completed", delays.done)]
-    {
-        row("", &format!("{name}: p50 {} ms, p99 {} ms ({} seen)", at(&values, 0.5), at(&values, 0.99), values.len()));
+    ui::result(format!("operator with {total} backups, {0} policies, {0} schedules", args.policies));
+    let phases = [(&start, 1), (&rest, 1), (&alone, args.alone), (&burst, args.burst)];
+    ui::result(table(
+        &["phase", "backups", "seconds", "CPU seconds", "resident MiB", "peak MiB", "requests", "writes"],
+        &phases
+            .iter()
+            .zip([total, total, args.alone, args.burst])
+            .map(|((phase, _), count)| phase.row(count))
+            .collect::<Vec<_>>(),
+    ));
+    let verbs = ["get", "list", "watch", "create", "patch", "update", "delete"];
+    ui::result(table(
+        &[&["requests"][..], &verbs, &["all"]].concat(),
+        &phases.iter().map(|(phase, count)| phase.requests_by_verb(&verbs, *count)).collect::<Vec<_>>(),
+    ));
+    ui::result(table(
+        &["delay in ms", "p50", "p99", "seen"],
+        &[
+            delay("Backup created to Job created, one at a time", &delays_alone.job),
+            delay("last pod ended to Completed, one at a time", &delays_alone.done),
+            delay("Backup created to Job created, burst", &delays.job),
+            delay("last pod ended to Completed, burst", &delays.done),
+        ],
+    ));
+    for (phase, count) in phases {
+        ui::note(format!("{}: {}", phase.name, phase.requests.told(count)));
     }
     Ok(())
 }
 
-fn row(title: &str, text: &str) {
-    ui::result(format!("{title:6} {text}"));
+/// What a part of the run has cost.
+struct Phase {
+    name: &'static str,
+    took: Duration,
+    cpu: f64,
+    resident: u64,
+    peak: u64,
+    requests: Requests,
+}
+
+impl Phase {
+    fn ended(name: &'static str, took: Duration, cpu: f64, operator: &Operator, server: &ApiServer) -> Result<Self> {
+        let (resident, peak) = (operator.memory("VmRSS:")?, operator.memory("VmHWM:")?);
+        Ok(Self { name, took, cpu, resident, peak, requests: server.audit.requests()? })
+    }
+
+    fn row(&self, count: usize) -> Vec<String> {
+        let (resident, peak) = (format!("{:.1}", mib(self.resident)), format!("{:.1}", mib(self.peak)));
+        let (took, cpu) = (format!("{:.1}", self.took.as_secs_f64()), format!("{:.2}", self.cpu));
+        let requests = self.requests.of_verb(None);
+        vec![
+            self.name.to_owned(),
+            count.to_string(),
+            took,
+            cpu,
+            resident,
+            peak,
+            requests.to_string(),
+            self.requests.writes().to_string(),
+        ]
+    }
+
+    fn requests_by_verb(&self, verbs: &[&str], count: usize) -> Vec<String> {
+        let title = if count > 1 { format!("{}, per backup", self.name) } else { self.name.to_owned() };
+        let shown = |number: usize| match count {
+            0 | 1 => number.to_string(),
+            more => format!("{:.2}", number as f64 / more as f64),
+        };
+        let numbers = verbs.iter().copied().map(Some).chain([None]).map(|verb| shown(self.requests.of_verb(verb)));
+        std::iter::once(title).chain(numbers).collect()
+    }
+}
+
+fn delay(title: &str, sorted: &[i64]) -> Vec<String> {
+    vec![title.to_owned(), at(sorted, 0.5).to_string(), at(sorted, 0.99).to_string(), sorted.len().to_string()]
+}
+
+/// Rows under a header, in Markdown.
+fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let header: Vec<String> = header.iter().map(|&title| title.to_owned()).collect();
+    let width = |column: usize| rows.iter().chain([&header]).map(|row| row[column].len()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
+    };
+    let rule: Vec<String> = widths
+        .iter()
+        .enumerate()
+        .map(|(column, width)| match column {
+            0 => "-".repeat(*width),
+            _ => format!("{}:", "-".repeat(width.saturating_sub(1))),
+        })
+        .collect();
+    [&header, &rule].into_iter().chain(rows).map(line).collect()
 }
 
 fn mib(kib: u64) -> f64 {
@@ -197,11 +283,4 @@ impl Drop for Operator {
 
 fn sample(text: &str, name: &str) -> f64 {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0.0)
-}
-
-/// Requests in words, by verb and kind.
-impl std::fmt::Display for Requests {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.told(1))
-    }
 }

@@ -179,7 +179,7 @@ async fn ended(client: &Client, run: &str) -> Result<(usize, usize)> {
 /// Creates `count` backups as fast as the API server takes them, and waits until each is Completed.
 pub(super) async fn burst(client: &Client, count: usize, limit: Duration) -> Result<()> {
     let begin = Instant::now();
-    let run = format!("b{}", seconds());
+    let run = format!("b{}", milliseconds());
     let backups = &api(client, "Backup", "backups", Some(BURST));
     let create = |index: usize| {
         let object = fixtures::backup(&format!("{run}-{index}"), "pg", "full");
@@ -201,7 +201,7 @@ pub(super) async fn burst(client: &Client, count: usize, limit: Duration) -> Res
     }
 }
 
-/// Seconds since 1970: names of two runs in one cluster differ.
-fn seconds() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+/// Milliseconds since 1970: names of two runs in one cluster differ.
+fn milliseconds() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_millis())
 }
