@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn without_a_report_the_end_of_the_log_is_told() {
         let told = step(&unknown(), WANTED, Some(&current(&failed())), &ended("exec format error"));
-        assert_eq!(told, Step::Failed("BackoffLimitExceeded:too often\n  exec format error\n".into()));
+        assert_eq!(told, Step::Failed("BackoffLimitExceeded:too often; container pre-check of pod p ended with exit code 1 (Error)\n  exec format error\n".into()));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub enum Outcome {
     },
     /// It is given up.
     Failed {
-        /// `reason:message` of the Job.
+        /// `reason:message` of the Job, and how its newest failed pod ended.
         why: String,
         /// The newest failed pod and its container that failed.
         pod: Option<(String, String)>,
@@ -51,11 +51,17 @@ impl Outcome {
         let failed = pods.iter().rev().find(|pod| phase(pod) == "Failed");
         if let Some(condition) = condition("Failed") {
             let (reason, message) = (condition.reason.as_deref(), condition.message.as_deref());
-            let why = format!("{}:{}", reason.unwrap_or("Failed"), message.unwrap_or_default());
+            let mut why = format!("{}:{}", reason.unwrap_or("Failed"), message.unwrap_or_default());
+            if let Some(pod) = failed {
+                why.push_str("; ");
+                why.push_str(&end(pod));
+            }
             return Self::Failed { why, pod: failed.map(|pod| (pod.name_any(), failed_container(pod))) };
         }
         let current = pods.iter().rev().find(|pod| !matches!(phase(pod), "Failed" | "Succeeded"));
-        let obstacle = current.and_then(|pod| obstacle(pod)).or_else(|| failed.map(|pod| attempt(pod)));
+        let obstacle = current
+            .and_then(|pod| obstacle(pod))
+            .or_else(|| failed.map(|pod| format!("{}, another attempt follows", end(pod))));
         Self::Running { obstacle }
     }
 }
@@ -139,21 +145,22 @@ pub fn obstacle(pod: &Pod) -> Option<String> {
     })
 }
 
-/// What a failed attempt is told as while the next one is awaited.
-fn attempt(pod: &Pod) -> String {
+/// How a failed pod ended: an eviction, lack of memory, an exit code.
+fn end(pod: &Pod) -> String {
     let container = failed_container(pod);
     let state = statuses(pod).find(|status| status.name == container).and_then(terminated);
-    let pod_reason = pod.status.as_ref().and_then(|status| status.reason.as_deref());
-    match (pod_reason, state) {
-        (Some(reason), _) => format!("pod {} failed ({reason}), another attempt follows", pod.name_any()),
+    let status = pod.status.as_ref();
+    let name = pod.name_any();
+    match (status.and_then(|status| status.reason.as_deref()), state) {
+        (Some(reason), _) => match status.and_then(|status| status.message.as_deref()) {
+            Some(message) => format!("pod {name} failed ({reason}: {})", short(message)),
+            None => format!("pod {name} failed ({reason})"),
+        },
         (None, Some(state)) => {
             let (code, reason) = (state.exit_code, state.reason.as_deref().unwrap_or("Error"));
-            let pod = pod.name_any();
-            format!(
-                "container {container} of pod {pod} ended with exit code {code} ({reason}), another attempt follows"
-            )
+            format!("container {container} of pod {name} ended with exit code {code} ({reason})")
         }
-        (None, None) => format!("pod {} failed, another attempt follows", pod.name_any()),
+        (None, None) => format!("pod {name} failed"),
     }
 }
 
@@ -215,7 +222,8 @@ mod tests {
         assert_eq!(
             Outcome::of(Some(&failed), &pods),
             Outcome::Failed {
-                why: "BackoffLimitExceeded:too often".into(),
+                why: "BackoffLimitExceeded:too often; container backupdata of pod bb ended with exit code 1 (Error)"
+                    .into(),
                 pod: Some(("bb".into(), "backupdata".into()))
             }
         );
@@ -223,6 +231,26 @@ mod tests {
             panic!()
         };
         assert_eq!(told, "container backupdata of pod bb ended with exit code 1 (Error), another attempt follows");
+    }
+
+    #[test]
+    fn behaviour_4_10_a_failed_job_is_told_with_its_cause() {
+        let failed =
+            job(json!([{ "type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "m" }]));
+        let why = |status: Value| match Outcome::of(Some(&failed), &[pod("p", "u1", status)]) {
+            Outcome::Failed { why, .. } => why,
+            other => panic!("{other:?}"),
+        };
+        let killed = json!({ "phase": "Failed", "containerStatuses": [{"name": "backupdata", "image": "", "imageID": "",
+            "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}] });
+        let oom = "BackoffLimitExceeded:m; container backupdata of pod p ended with exit code 137 (OOMKilled)";
+        assert_eq!(why(killed.clone()), oom);
+        let mut evicted = killed;
+        evicted["reason"] = json!("Evicted");
+        evicted["message"] = json!("The node was low on resource: memory.");
+        let told = "BackoffLimitExceeded:m; pod p failed (Evicted: The node was low on resource: memory.)";
+        assert_eq!(why(evicted), told);
+        assert_eq!(why(json!({ "phase": "Running" })), "BackoffLimitExceeded:m");
     }
 
     #[test]
