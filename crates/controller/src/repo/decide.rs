@@ -270,8 +270,26 @@ fn flat_map(text: &str) -> Result<BTreeMap<String, String>, String> {
 }
 
 fn object<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    let value: Value = serde_norway::from_str(text).map_err(|error| format!("not YAML: {error}"))?;
+    let mut value: Value = serde_norway::from_str(text).map_err(|error| format!("not YAML: {error}"))?;
+    let of_texts =
+        ["/parameters", "/mountOptions", "/metadata/labels", "/metadata/annotations", "/spec/selector/matchLabels"];
+    for pointer in of_texts {
+        match value.pointer_mut(pointer) {
+            Some(Value::Object(map)) => map.values_mut().for_each(to_text),
+            Some(Value::Array(list)) => list.iter_mut().for_each(to_text),
+            _ => {}
+        }
+    }
     serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+/// What YAML takes for a number, or for nothing because a parameter was not given, is a text where only texts can be.
+fn to_text(value: &mut Value) {
+    match value {
+        Value::Null => *value = Value::String(String::new()),
+        Value::Bool(_) | Value::Number(_) => *value = Value::String(value.to_string()),
+        Value::String(_) | Value::Array(_) | Value::Object(_) => {}
+    }
 }
 
 /// The phase that the conditions add up to.
@@ -429,6 +447,26 @@ mod tests {
         let made = rendered(&wanted, &BackupRepoStatus::default(), &offered, &all).unwrap();
         assert_eq!(made.tool_config.as_deref(), Some("x=hunter2"));
         assert_eq!(remarks(&sort(&json!({})).spec, &all), "", "without a schema everything is welcome");
+    }
+
+    #[test]
+    fn behaviour_1_4_a_parameter_that_was_not_given_is_an_empty_text_in_a_class() {
+        let offered = sort(&json!({ "storageClassTemplate":
+            "provisioner: nfs\nparameters:\n  subDir: {{ .Parameters.dir }}\n  retries: {{ .Parameters.retries }}\n\
+             mountOptions: [{{ .Parameters.version }}]\nallowVolumeExpansion: {{ .Parameters.grows }}\n",
+            "persistentVolumeClaimTemplate": "metadata:\n  labels: {generation: {{ .Parameters.retries }}}\n\
+             spec:\n  storageClassName: {{ .Parameters.class }}\n" }))
+        .spec;
+        let wanted = spec(&json!({ "config": { "retries": "3", "version": "4.1" }, "accessMethod": "Mount" }));
+        let all = parameters(&wanted, &offered, None).unwrap();
+        let made = rendered(&wanted, &BackupRepoStatus::default(), &offered, &all).unwrap();
+        let (class, claim) = (made.storage.unwrap().1.unwrap(), made.claim.unwrap().unwrap());
+        let text = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(class.parameters, Some(BTreeMap::from([text("subDir", ""), text("retries", "3")])));
+        assert_eq!(class.mount_options, Some(vec!["4.1".to_owned()]));
+        assert_eq!(class.allow_volume_expansion, None);
+        assert_eq!(claim.metadata.labels, Some(BTreeMap::from([text("generation", "3")])));
+        assert_eq!(claim.spec.unwrap().storage_class_name, None, "the cluster's default");
     }
 
     /// What the reference renders must render here: providers as other people write them.
