@@ -98,3 +98,56 @@ pub fn matching(
         .map(|template| ObjectRef::from_obj(template.as_ref()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use kbbackup_api::names::labels;
+    use kube::runtime::reflector;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fake::{Fake, from, guarded, holding};
+
+    const AT: &str = "-/backuppolicytemplates/t";
+
+    fn template(method: &str) -> Value {
+        json!({ "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "BackupPolicyTemplate",
+            "metadata": {"name": "t", "generation": 2, "resourceVersion": "1", "labels": {labels::MANAGED_BY: "Helm"}},
+            "spec": {"compDefs": ["^pg-"], "backupMethods": [{"name": "full", "actionSetName": method}]} })
+    }
+
+    /// What one look writes into the status.
+    async fn told(fake: &Fake, ctx: &Context) -> Value {
+        let object = guarded(fake.get(AT).unwrap());
+        let look = Box::pin(reconcile(Arc::new(object), Arc::new(ctx.clone())));
+        tokio::time::timeout(std::time::Duration::from_secs(5), look).await.expect("it waits for nothing").unwrap();
+        fake.get(AT).unwrap()["status"].clone()
+    }
+
+    #[tokio::test]
+    async fn behaviour_3_6_a_template_is_judged_where_component_definitions_are_not_served() {
+        let fake = Fake::new([(AT, template("a"))]);
+        let mut ctx = fake.context();
+        ctx.stores.action_sets =
+            holding([guarded(json!({ "metadata": {"name": "a"}, "spec": {"backupType": "Full"} }))]);
+        // A store that is never filled: there is no such kind.
+        let (unserved, _writer) = reflector::store();
+        ctx.stores.component_definitions = unserved;
+        assert_eq!(told(&fake, &ctx).await, json!({ "phase": "Available", "observedGeneration": 2 }));
+
+        // What KubeBlocks has found before it was taken away is kept.
+        let mut known = template("b");
+        known["status"] = json!({ "matchedCompDefs": ["pg-16"] });
+        fake.put(AT, known);
+        let status = told(&fake, &ctx).await;
+        assert_eq!((&status["phase"], &status["matchedCompDefs"]), (&json!("Unavailable"), &json!(["pg-16"])));
+        assert_eq!(status["message"], "ActionSet b of method full does not exist;");
+
+        ctx.stores.component_definitions =
+            holding([from(json!({ "metadata": {"name": "pg-17"} })), from(json!({ "metadata": {"name": "my-8"} }))]);
+        assert_eq!(told(&fake, &ctx).await["matchedCompDefs"], json!(["pg-17"]));
+        fake.writes();
+        told(&fake, &ctx).await;
+        assert_eq!(fake.writes(), Vec::<String>::new(), "a second look changes nothing");
+    }
+}
