@@ -48,7 +48,6 @@ pub fn stamp(now: Timestamp) -> Time {
 /// [`Refusal::Fatal`] when the retention period cannot be read.
 pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp) -> Result<Begin, Refusal> {
     let namespace = backup.namespace().unwrap_or_default();
-    let uid = backup.uid().unwrap_or_default();
     let started = stamp(now);
     let chosen: Vec<_> = graph
         .targets
@@ -60,41 +59,18 @@ pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp
         .collect();
     let is_continuous = graph.action_set.spec.backup_type == BackupType::Continuous;
     let planned = plan::plan(&graph.action_set.spec, &chosen, graph.method.snapshot_volumes());
-    let set = graph.action_set.spec.backup.as_ref();
-    let is_exec = |kind: Kind| match kind {
-        Kind::Before(index) => {
-            set.and_then(|set| set.pre_backup.get(index)).is_some_and(|action| action.exec.is_some())
-        }
-        Kind::After(index) => {
-            set.and_then(|set| set.post_backup.get(index)).is_some_and(|action| action.exec.is_some())
-        }
-        Kind::Data | Kind::Snapshot | Kind::Seal => false,
-    };
     let actions = planned
         .iter()
-        .map(|action| {
-            if is_continuous {
+        .map(|action| match action.kind {
+            Kind::Data if is_continuous => {
                 let set = continuous::build::set_name(backup, &chosen[action.target]);
-                return Ok(continuous::action(backup, action, set));
+                Ok(continuous::action(backup, action, set))
             }
-            if action.kind == Kind::Snapshot {
-                return snapshots(backup, graph, action, &chosen[action.target]);
+            Kind::Snapshot => snapshots(backup, graph, action, &chosen[action.target]),
+            kind if plan::is_exec(&graph.action_set.spec, kind) => {
+                Ok(job_action(backup, action, &settings.manager_namespace))
             }
-            let namespace = if is_exec(action.kind) { &settings.manager_namespace } else { &namespace };
-            Ok(ActionStatus {
-                name: Some(action.name.clone()),
-                target_pod_name: (!action.pod.is_empty()).then(|| action.pod.clone()),
-                phase: Some(ActionPhase::New),
-                action_type: Some(ActionType::Job),
-                object_ref: Some(ObjectReference {
-                    api_version: Some("batch/v1".to_owned()),
-                    kind: Some("Job".to_owned()),
-                    namespace: Some(namespace.clone()),
-                    name: Some(names::backup_job(&action.name, &backup.name_any(), &uid)),
-                    ..ObjectReference::default()
-                }),
-                ..ActionStatus::default()
-            })
+            _ => Ok(job_action(backup, action, &namespace)),
         })
         .collect::<Result<_, Refusal>>()?;
     let repo = graph.repo.as_ref();
@@ -132,6 +108,25 @@ pub fn begin(backup: &Backup, graph: &Graph, settings: &Settings, now: Timestamp
         ..BackupStatus::default()
     };
     Ok(Begin { labels: labels(backup, graph), annotations: notes(backup, graph), status })
+}
+
+/// An action whose Job, in `namespace`, is still to be made.
+pub(super) fn job_action(backup: &Backup, planned: &plan::Planned, namespace: &str) -> ActionStatus {
+    let uid = backup.uid().unwrap_or_default();
+    ActionStatus {
+        name: Some(planned.name.clone()),
+        target_pod_name: (!planned.pod.is_empty()).then(|| planned.pod.clone()),
+        phase: Some(ActionPhase::New),
+        action_type: Some(ActionType::Job),
+        object_ref: Some(ObjectReference {
+            api_version: Some("batch/v1".to_owned()),
+            kind: Some("Job".to_owned()),
+            namespace: Some(namespace.to_owned()),
+            name: Some(names::backup_job(&planned.name, &backup.name_any(), &uid)),
+            ..ObjectReference::default()
+        }),
+        ..ActionStatus::default()
+    }
 }
 
 /// The action that takes the snapshots of a pod, with their names.

@@ -441,6 +441,99 @@ async fn behaviour_4_6_a_scheduled_backup_may_not_name_its_parent() {
     assert!(why.contains("i1"), "{why}");
 }
 
+/// A continuous recipe with something to do first, its backup running.
+fn prepared_archive() -> (Fake, impl Fn(&[Value], bool) -> Context) {
+    let fake = sound();
+    let own = json!({ labels::BACKUP_TYPE: "Continuous", labels::BACKUP_SCHEDULE: "s" });
+    fake.put(AT, backup(own, json!({}), json!({})));
+    fake.put(
+        "-/actionsets/a",
+        json!({ "metadata": {"name": "a"}, "spec": {"backupType": "Continuous", "env": [{"name": "TAG", "value": "1"}],
+            "backup": {"preBackup": [{"job": {"image": "db:$(TAG)", "command": ["c"]}}], "postBackup": [],
+                "backupData": {"image": "db:1", "command": ["c"]}}} }),
+    );
+    let schedule = json!({ "metadata": {"name": "s", "namespace": "demo"}, "spec": {"backupPolicyName": "p",
+        "schedules": [{"backupMethod": "full", "enabled": true, "cronExpression": "*/5 * * * *"}]},
+        "status": {"phase": "Available"} });
+    fake.put("demo/backupschedules/s", schedule.clone());
+    let server = fake.clone();
+    let ctx = move |jobs: &[Value], archives: bool| {
+        let mut ctx = server.context();
+        ctx.stores.jobs = holding(jobs.iter().cloned().map(from));
+        let set = server.get("demo/statefulsets/b1").filter(|_| archives);
+        ctx.stores.stateful_sets = holding(set.map(from));
+        ctx
+    };
+    (fake, ctx)
+}
+
+/// Its first Job as the server has it, with this condition.
+fn first_job(fake: &Fake, condition: &str) -> Value {
+    let mut made = fake.get("demo/jobs/dp-prebackup-0-0-b1-6f1c2d3e").expect("what comes first is made");
+    made["status"] = json!({ "conditions": [{"type": condition, "status": "True", "reason": "r", "message": "m"}] });
+    made
+}
+
+#[tokio::test]
+async fn behaviour_4_4_what_comes_before_an_archiver_is_done_first_and_once() {
+    let (fake, ctx) = prepared_archive();
+    look(&fake, &ctx(&[], false)).await.unwrap();
+    assert!(fake.get("demo/statefulsets/b1").is_none(), "the archiver waits");
+    let job = first_job(&fake, "Complete");
+    assert_eq!(job["spec"]["template"]["spec"]["containers"][0]["image"], "db:1");
+    let actions = fake.get(AT).unwrap()["status"]["actions"].clone();
+    assert_eq!(
+        (&actions[0]["name"], &actions[0]["phase"], &actions[0]["actionType"]),
+        (&json!("dp-prebackup-0-0"), &json!("Running"), &json!("Job"))
+    );
+    assert_eq!((&actions[1]["name"], &actions[1]["phase"]), (&json!("dp-backup-0"), &json!("New")));
+
+    look(&fake, &ctx(std::slice::from_ref(&job), false)).await.unwrap();
+    assert!(fake.get("demo/statefulsets/b1").is_some());
+    assert_eq!(fake.get(AT).unwrap()["status"]["actions"][0]["phase"], "Completed");
+    assert_eq!(phase(&fake), "Running");
+
+    // The Job is gone, removed by whomever: what archives is not prepared again.
+    fake.writes();
+    look(&fake, &ctx(&[], true)).await.unwrap();
+    assert!(!fake.writes().iter().any(|write| write.starts_with("POST demo/jobs")));
+
+    // The schedule wants no more: all goes, so that the next time begins as this one did.
+    let mut off = fake.get("demo/backupschedules/s").unwrap();
+    off["spec"]["schedules"][0]["enabled"] = json!(false);
+    fake.put("demo/backupschedules/s", off);
+    look(&fake, &ctx(&[job], true)).await.unwrap();
+    assert!(fake.get("demo/jobs/dp-prebackup-0-0-b1-6f1c2d3e").is_none());
+    let status = fake.get(AT).unwrap()["status"].clone();
+    assert_eq!(status["phase"], "Completed");
+    assert_eq!(status["actions"][0]["availableReplicas"], json!(null), "a Job has no replicas");
+}
+
+#[tokio::test]
+async fn behaviour_4_10_an_archiver_whose_preparation_fails_is_failed_until_a_later_try_goes_well() {
+    let (fake, ctx) = prepared_archive();
+    look(&fake, &ctx(&[], false)).await.unwrap();
+    let failed = first_job(&fake, "Failed");
+    look(&fake, &ctx(std::slice::from_ref(&failed), false)).await.unwrap();
+    let status = fake.get(AT).unwrap()["status"].clone();
+    assert_eq!(status["phase"], "Failed");
+    assert_eq!(status["failureReason"], "action dp-prebackup-0-0 failed: r:m");
+    assert!(fake.get("demo/statefulsets/b1").is_none());
+    assert!(fake.get("demo/jobs/dp-prebackup-0-0-b1-6f1c2d3e").is_some(), "its logs can be read for a while");
+
+    let mut later = fake.get(AT).unwrap();
+    later["status"]["actions"][0]["completionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    fake.put(AT, later);
+    look(&fake, &ctx(&[failed], false)).await.unwrap();
+    assert!(fake.get("demo/jobs/dp-prebackup-0-0-b1-6f1c2d3e").is_none());
+    assert_eq!(phase(&fake), "Failed", "until the next try is under way");
+    look(&fake, &ctx(&[], false)).await.unwrap();
+    assert_eq!(phase(&fake), "Running");
+    let job = first_job(&fake, "Complete");
+    look(&fake, &ctx(&[job], false)).await.unwrap();
+    assert!(fake.get("demo/statefulsets/b1").is_some());
+}
+
 /// A running backup whose Job is at work.
 fn running() -> Value {
     json!({ "phase": "Running", "path": "/demo/b1", "backupRepoName": "main", "startTimestamp": "2026-01-01T00:00:00Z",

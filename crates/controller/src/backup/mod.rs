@@ -244,7 +244,7 @@ async fn start_jobs(
     Ok(())
 }
 
-async fn create(ctx: &Context, backup: &Backup, job: &Job) -> Result<(), Error> {
+pub(super) async fn create(ctx: &Context, backup: &Backup, job: &Job) -> Result<(), Error> {
     let is_ours = |found: &Job| observe::is_ours(found, backup);
     worker::apply::create(ctx, backup, job, apply::MANAGER, EventReason::CreatingJob.as_str(), is_ours).await
 }

@@ -203,16 +203,14 @@ pub(super) fn supported(method: &BackupMethod, set: &ActionSet) -> Result<(), Re
     {
         return Err(Refusal::fatal(format!("ActionSet {name} has no backup action")));
     }
-    let all = actions.pre_backup.iter().chain(&actions.post_backup);
-    if all.clone().any(|action| action.exec.is_some() == action.job.is_some()) {
+    let mut all = actions.pre_backup.iter().chain(&actions.post_backup);
+    if all.any(|action| action.exec.is_some() == action.job.is_some()) {
         return Err(Refusal::fatal(format!(
             "ActionSet {name}: each preBackup and postBackup entry needs exactly one of exec and job"
         )));
     }
-    if set.spec.backup_type == BackupType::Continuous && (actions.backup_data.is_none() || all.count() > 0) {
-        return Err(Refusal::fatal(format!(
-            "ActionSet {name} is Continuous: it needs backupData, which never ends, and can have no preBackup or postBackup"
-        )));
+    if set.spec.backup_type == BackupType::Continuous && actions.backup_data.is_none() {
+        return Err(Refusal::fatal(format!("ActionSet {name} is Continuous: it needs backupData, which never ends")));
     }
     Ok(())
 }
@@ -577,7 +575,7 @@ pub async fn children(ctx: &Context, backup: &Backup, actions: &[ActionStatus]) 
 }
 
 /// The Job that an action refers to, if it is this backup's.
-fn stored_job(ctx: &Context, backup: &Backup, reference: &ObjectReference) -> Option<Arc<Job>> {
+pub(super) fn stored_job(ctx: &Context, backup: &Backup, reference: &ObjectReference) -> Option<Arc<Job>> {
     let key = ObjectRef::new(reference.name.as_deref()?).within(reference.namespace.as_deref()?);
     ctx.stores.jobs.get(&key).filter(|job| is_ours(job.as_ref(), backup))
 }
@@ -656,10 +654,12 @@ mod tests {
         for kind in ["Full", "Incremental", "Differential", "Selective", "Continuous"] {
             assert_eq!(supported(&method(false), &set(kind)), Ok(()), "{kind}");
         }
-        let mut archiver_with_hook = set("Continuous");
-        let actions = archiver_with_hook.spec.backup.get_or_insert_default();
+        let mut archiver = set("Continuous");
+        let actions = archiver.spec.backup.get_or_insert_default();
         actions.pre_backup = serde_json::from_value(json!([{ "job": {"image": "i", "command": []} }])).unwrap();
-        assert!(matches!(supported(&method(false), &archiver_with_hook), Err(Refusal::Fatal(_))));
+        assert_eq!(supported(&method(false), &archiver), Ok(()), "what must be done before archiving can begin");
+        archiver.spec.backup.get_or_insert_default().backup_data = None;
+        assert!(matches!(supported(&method(false), &archiver), Err(Refusal::Fatal(_))), "nothing archives");
         assert!(matches!(supported(&method(true), &set("Full")), Err(Refusal::Fatal(_))), "it names no volumes");
         let volumes = serde_json::from_value(json!({ "volumes": ["data"] })).unwrap();
         let snapshots = BackupMethod { target_volumes: Some(volumes), ..method(true) };

@@ -45,7 +45,7 @@ pub fn needs_repo(set: &ActionSetSpec, snapshots: bool) -> bool {
 /// one target.
 pub fn plan(set: &ActionSetSpec, targets: &[BackupStatusTarget], snapshots: bool) -> Vec<Planned> {
     if set.backup_type == BackupType::Continuous {
-        return archivers(targets);
+        return archiving(set, targets);
     }
     let mut all = Vec::new();
     for (target, chosen) in targets.iter().enumerate() {
@@ -74,8 +74,8 @@ pub fn plan(set: &ActionSetSpec, targets: &[BackupStatusTarget], snapshots: bool
     all
 }
 
-/// The actions of a continuous backup: one per target, on its first pod, without an end and so without a seal.
-fn archivers(targets: &[BackupStatusTarget]) -> Vec<Planned> {
+/// The archivers of a continuous backup: one per target, on its first pod, without an end and so without a seal.
+pub fn archivers(targets: &[BackupStatusTarget]) -> Vec<Planned> {
     let action = |(target, chosen): (usize, &BackupStatusTarget)| Planned {
         name: names::backup_action(chosen.target.name.as_deref().unwrap_or_default(), 0),
         kind: Kind::Data,
@@ -83,6 +83,35 @@ fn archivers(targets: &[BackupStatusTarget]) -> Vec<Planned> {
         pod: chosen.selected_target_pods.first().cloned().unwrap_or_default(),
     };
     targets.iter().enumerate().map(action).collect()
+}
+
+/// The actions of a continuous backup: before each archiver what has to be done first. What would come after it is left
+/// out, for it never ends.
+fn archiving(set: &ActionSetSpec, targets: &[BackupStatusTarget]) -> Vec<Planned> {
+    let first = set.backup.as_ref().map_or(0, |backup| backup.pre_backup.len());
+    let of_target = |archiver: Planned| {
+        let name = targets[archiver.target].target.name.clone().unwrap_or_default();
+        let before = (0..first)
+            .map(|index| Planned {
+                name: names::pre_backup_action(&name, index, 0),
+                kind: Kind::Before(index),
+                ..archiver.clone()
+            })
+            .collect::<Vec<_>>();
+        before.into_iter().chain([archiver])
+    };
+    archivers(targets).into_iter().flat_map(of_target).collect()
+}
+
+/// Whether an action runs inside the database's own pod.
+pub fn is_exec(set: &ActionSetSpec, kind: Kind) -> bool {
+    let Some(backup) = &set.backup else { return false };
+    let hook = match kind {
+        Kind::Before(index) => backup.pre_backup.get(index),
+        Kind::After(index) => backup.post_backup.get(index),
+        Kind::Data | Kind::Snapshot | Kind::Seal => None,
+    };
+    hook.is_some_and(|hook| hook.exec.is_some())
 }
 
 /// The targets of a status: the single one, or the list.
@@ -220,7 +249,18 @@ mod tests {
         let targets = [target(Some("a"), "All", &["p-0", "p-1"]), target(Some("b"), "Any", &["q-0"])];
         let planned = plan(&continuous, &targets, false);
         let told: Vec<_> = planned.iter().map(|action| (action.name.as_str(), action.pod.as_str())).collect();
-        assert_eq!(told, [("dp-backup-a-0", "p-0"), ("dp-backup-b-0", "q-0")]);
+        assert_eq!(
+            told,
+            [
+                ("dp-prebackup-a-0-0", "p-0"),
+                ("dp-prebackup-a-1-0", "p-0"),
+                ("dp-backup-a-0", "p-0"),
+                ("dp-prebackup-b-0-0", "q-0"),
+                ("dp-prebackup-b-1-0", "q-0"),
+                ("dp-backup-b-0", "q-0")
+            ],
+            "what comes after an archiver never comes"
+        );
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub fn stateful_set(
     let targets = plan::targets(site.status);
     let changed = || Refusal::fatal(format!("ActionSet {} has no backupData", site.ingredients.action_set.name_any()));
     let data = set.backup.as_ref().and_then(|actions| actions.backup_data.as_ref()).ok_or_else(changed)?;
-    let planned = plan::plan(set, targets, false).into_iter().nth(index).ok_or_else(changed)?;
+    let planned = plan::archivers(targets).into_iter().nth(index).ok_or_else(changed)?;
     let name = set_name(backup, &targets[index]);
 
     let mut pod = site.work(&planned, &data.job, Work::Archive)?;

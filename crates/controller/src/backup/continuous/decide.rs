@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kbbackup_api::v1alpha1::{
-    ActionPhase, ActionStatus, Backup, BackupPhase, BackupSchedule, BackupStatus, BackupTimeRange,
+    ActionPhase, ActionStatus, ActionType, Backup, BackupPhase, BackupSchedule, BackupStatus, BackupTimeRange,
 };
 use kbbackup_core::contract::{ActionResult, channel};
 use kbbackup_core::layout;
@@ -113,8 +113,21 @@ pub struct Look {
     pub refusal: Option<Refusal>,
     /// Its archivers.
     pub archivers: Vec<Archiver>,
+    /// Targets whose archiver is not to be made yet.
+    pub waits: Vec<Wait>,
     /// Since when something has kept it from archiving.
     pub since: Option<Timestamp>,
+}
+
+/// Something that must be over before a target is archived.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wait {
+    /// Index of the target.
+    pub target: usize,
+    /// What is in its way, in words.
+    pub obstacle: Option<String>,
+    /// When to look again, if no event comes.
+    pub again: Option<Duration>,
 }
 
 /// What follows from a look.
@@ -149,6 +162,7 @@ pub fn judge(backup: &Backup, status: &BackupStatus, look: &Look, now: Timestamp
             Health::Settling(left) => left,
             _ => None,
         })
+        .chain(look.waits.iter().filter_map(|wait| wait.again))
         .min();
     let mut complaints = Vec::new();
     for archiver in &look.archivers {
@@ -175,6 +189,7 @@ pub fn judge(backup: &Backup, status: &BackupStatus, look: &Look, now: Timestamp
         status.phase = Some(BackupPhase::Running);
         status.expiration = None;
     }
+    complaints.extend(look.waits.iter().filter_map(|wait| wait.obstacle.clone()));
     let obstacle = look.refusal.as_ref().map(Refusal::to_string).or(idle).or_else(|| complaints.into_iter().next());
     Verdict { status, obstacle, since, again }
 }
@@ -246,7 +261,9 @@ fn totals(status: &mut BackupStatus, archivers: &[Archiver]) {
         [one] => Some(one.clone()),
         many => Some(many.iter().filter_map(|size| layout::parse_size(size)).sum::<u64>().to_string()),
     };
-    let ranges: Vec<_> = status.actions.iter().map(|action| action.time_range.clone().unwrap_or_default()).collect();
+    let archives = |action: &&ActionStatus| action.action_type == Some(ActionType::StatefulSet);
+    let ranges = status.actions.iter().filter(archives);
+    let ranges: Vec<_> = ranges.map(|action| action.time_range.clone().unwrap_or_default()).collect();
     let all = |part: fn(&BackupTimeRange) -> Option<Time>| ranges.iter().map(part).collect::<Option<Vec<_>>>();
     let range = BackupTimeRange {
         time_zone: ranges.iter().find_map(|range| range.time_zone.clone()),
@@ -270,8 +287,12 @@ pub fn completed(backup: &Backup, status: &BackupStatus, now: Timestamp) -> Back
     for action in &mut done.actions {
         action.phase = Some(ActionPhase::Completed);
         action.failure_reason = None;
-        action.available_replicas = Some(0);
-        action.completion_timestamp = Some(stamp(now));
+        if action.action_type == Some(ActionType::StatefulSet) {
+            action.available_replicas = Some(0);
+            action.completion_timestamp = Some(stamp(now));
+        } else {
+            action.completion_timestamp.get_or_insert_with(|| stamp(now));
+        }
     }
     done
 }

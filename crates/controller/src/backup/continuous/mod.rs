@@ -17,10 +17,10 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::{ObjectRef, Store};
 
-use self::decide::{Archiver, Health, Look};
+use self::decide::{Archiver, Health, Look, Wait};
 use self::observe::Ground;
 use super::build::Site;
-use super::{apply as common, plan};
+use super::{apply as common, decide as common_decide, plan};
 use crate::catalogue::Entry;
 use crate::cluster;
 use crate::context::Context;
@@ -28,6 +28,7 @@ use crate::worker::error::{Error, Refusal};
 use crate::worker::{self, account};
 
 pub mod apply;
+mod before;
 pub mod build;
 pub mod decide;
 pub mod observe;
@@ -82,21 +83,23 @@ pub async fn advance(ctx: &Context, backup: Backup) -> Result<Action, Error> {
     }
     let since = backup.annotations().get(annotations::WAITING_SINCE).and_then(|text| text.parse::<Timestamp>().ok());
     let mut look = Look { since, ..Look::default() };
-    let mut status = status;
+    let (mut status, mut is_known) = (status, false);
     match observe::ground(ctx, &backup, &status).await {
         Err(Error::Refused(refusal)) => look.refusal = Some(refusal),
         Err(error) => return Err(error),
         Ok(ground) => {
             status = ground.status.clone();
-            status.actions = actions(&backup, &ground);
-            match archive(ctx, &backup, &ground).await {
+            status.actions = actions(ctx, &backup, &ground);
+            match archive(ctx, &backup, &ground, &mut status).await {
                 Err(Error::Refused(refusal)) => look.refusal = Some(refusal),
-                other => other?,
+                Err(error) => return Err(error),
+                Ok(waits) => look.waits = waits,
             }
-            look.archivers = archivers(ctx, &backup, &ground);
+            look.archivers = archivers(ctx, &backup, &ground, &look.waits);
+            is_known = true;
         }
     }
-    if look.archivers.is_empty() {
+    if !is_known {
         // What runs goes on, whatever has become of the objects that it was made from.
         look.archivers = running(ctx, &backup, &status);
     }
@@ -130,19 +133,31 @@ async fn tell(ctx: &Context, backup: &Backup, status: &BackupStatus) {
 }
 
 /// The actions as the plan wants them; those that were there keep what they know.
-fn actions(backup: &Backup, ground: &Ground) -> Vec<ActionStatus> {
+fn actions(ctx: &Context, backup: &Backup, ground: &Ground) -> Vec<ActionStatus> {
     let targets = plan::targets(&ground.status);
-    plan::plan(&ground.ingredients.action_set.spec, targets, false)
+    let set = &ground.ingredients.action_set.spec;
+    let new = |planned: &plan::Planned| match planned.kind {
+        plan::Kind::Data => action(backup, planned, build::set_name(backup, &targets[planned.target])),
+        kind if plan::is_exec(set, kind) => common_decide::job_action(backup, planned, &ctx.settings.manager_namespace),
+        _ => common_decide::job_action(backup, planned, &backup.namespace().unwrap_or_default()),
+    };
+    plan::plan(set, targets, false)
         .iter()
         .map(|planned| {
             let known = ground.status.actions.iter().find(|known| known.name.as_ref() == Some(&planned.name));
-            known.cloned().unwrap_or_else(|| action(backup, planned, build::set_name(backup, &targets[planned.target])))
+            known.cloned().unwrap_or_else(|| new(planned))
         })
         .collect()
 }
 
-/// Brings the StatefulSets to what they should be.
-async fn archive(ctx: &Context, backup: &Backup, ground: &Ground) -> Result<(), Error> {
+/// Brings the StatefulSets to what they should be; tells of the targets whose archiver has to wait.
+async fn archive(
+    ctx: &Context,
+    backup: &Backup,
+    ground: &Ground,
+    status: &mut BackupStatus,
+) -> Result<Vec<Wait>, Error> {
+    let mut waits = Vec::new();
     let found = observe::sets(ctx, backup);
     let find = |name: &str| found.iter().find(|set| set.name_any() == name).map(AsRef::as_ref);
     let targets = plan::targets(&ground.status);
@@ -157,14 +172,18 @@ async fn archive(ctx: &Context, backup: &Backup, ground: &Ground) -> Result<(), 
         match (&ground.missing[index], set) {
             (Some(missing), Some(set)) if missing.gone => apply::rest(&ctx.client, set).await?,
             (Some(_), _) => {}
-            (None, _) => make(ctx, &site, index, &ground.cron, set).await?,
+            (None, Some(_)) => make(ctx, &site, index, &ground.cron, set).await?,
+            (None, None) => match before::prepare(ctx, &site, index, status).await? {
+                Some(wait) => waits.push(wait),
+                None => make(ctx, &site, index, &ground.cron, set).await?,
+            },
         }
     }
     for set in found.iter().filter(|set| targets.iter().all(|target| build::set_name(backup, target) != set.name_any()))
     {
         worker::apply::delete(&ctx.client, set.as_ref()).await?;
     }
-    Ok(())
+    Ok(waits)
 }
 
 fn is_going(set: &StatefulSet) -> bool {
@@ -201,9 +220,10 @@ async fn make(
 }
 
 /// What is seen of the archivers that should be.
-fn archivers(ctx: &Context, backup: &Backup, ground: &Ground) -> Vec<Archiver> {
+fn archivers(ctx: &Context, backup: &Backup, ground: &Ground, waits: &[Wait]) -> Vec<Archiver> {
     let targets = plan::targets(&ground.status);
-    let planned = plan::plan(&ground.ingredients.action_set.spec, targets, false);
+    let mut planned = plan::archivers(targets);
+    planned.retain(|planned| waits.iter().all(|wait| wait.target != planned.target));
     let seen = |planned: &plan::Planned| {
         let name = build::set_name(backup, &targets[planned.target]);
         let seen = see(ctx, backup, &planned.name, &name, &planned.pod);
@@ -220,11 +240,12 @@ fn archivers(ctx: &Context, backup: &Backup, ground: &Ground) -> Vec<Archiver> {
 
 /// What is seen of the archivers that were recorded.
 fn running(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Vec<Archiver> {
+    let is_archiver = |action: &&ActionStatus| action.action_type == Some(ActionType::StatefulSet);
     let seen = |action: &ActionStatus| {
         let set = action.object_ref.as_ref()?.name.as_deref()?;
         Some(see(ctx, backup, action.name.as_deref()?, set, action.target_pod_name.as_deref().unwrap_or_default()))
     };
-    status.actions.iter().filter_map(seen).collect()
+    status.actions.iter().filter(is_archiver).filter_map(seen).collect()
 }
 
 fn see(ctx: &Context, backup: &Backup, action: &str, set: &str, pod: &str) -> Archiver {
@@ -254,6 +275,10 @@ fn is_young(set: &StatefulSet, now: Timestamp) -> bool {
 async fn complete(ctx: &Context, backup: Backup, status: &BackupStatus, why: &str) -> Result<Action, Error> {
     for set in observe::sets(ctx, &backup) {
         worker::apply::delete(&ctx.client, set.as_ref()).await?;
+    }
+    // What came before the archivers is done anew when they are wanted again.
+    for job in super::delete::jobs(ctx, &backup) {
+        worker::apply::delete_job(&ctx.client, &job).await?;
     }
     if observe::has_pods(ctx, &backup) {
         return Ok(Action::requeue(SLOWLY));

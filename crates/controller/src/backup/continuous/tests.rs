@@ -368,6 +368,32 @@ fn several_archivers_deliver_what_all_of_them_have() {
 }
 
 #[test]
+fn behaviour_4_4_what_comes_before_an_archiver_has_no_window() {
+    let mut graph = graph(&[Some("a"), Some("b")]);
+    let actions = graph.action_set.spec.backup.get_or_insert_default();
+    actions.pre_backup = from(json!([{"exec": {"command": ["c"]}}, {"job": {"image": "i", "command": ["c"]}}]));
+    actions.post_backup = from(json!([{"job": {"image": "i", "command": ["never"]}}]));
+    let begin = common::begin(&backup(), &graph, &settings(), now()).unwrap();
+    let names: Vec<_> = begin.status.actions.iter().filter_map(|action| action.name.clone()).collect();
+    let of = |target: &str| {
+        [format!("dp-prebackup-{target}-0-0"), format!("dp-prebackup-{target}-1-0"), format!("dp-backup-{target}-0")]
+    };
+    assert_eq!(names, [of("a"), of("b")].concat());
+    let home = |index: usize| begin.status.actions[index].object_ref.clone().unwrap().namespace.unwrap();
+    assert_eq!((home(0), home(1).as_str()), (settings().manager_namespace, "demo"), "an exec runs by the manager");
+    let report = |target: &str| Archiver {
+        name: format!("dp-backup-{target}-0"),
+        report: Some(
+            json!({"timeRange": {"start": "2026-08-20T01:00:00Z", "end": "2026-08-20T02:00:00Z"}}).to_string(),
+        ),
+        ..archiver(Health::Working)
+    };
+    let look = Look { archivers: vec![report("a"), report("b")], ..Look::default() };
+    let judged = decide::judge(&backup(), &begin.status, &look, now()).status;
+    assert_eq!(judged.time_range.unwrap().end.unwrap().0.to_string(), "2026-08-20T02:00:00Z");
+}
+
+#[test]
 fn one_failed_archiver_fails_the_backup_and_the_others_go_on() {
     let (backup, status) = begun(&[Some("a"), Some("b")]);
     let of = |name: &str, health| Archiver { name: format!("dp-backup-{name}-0"), ..archiver(health) };
