@@ -40,6 +40,8 @@ pub mod link;
 pub mod observe;
 pub mod plan;
 mod progress;
+#[cfg(test)]
+mod recipe_tests;
 pub mod terminating;
 #[cfg(test)]
 mod tests;

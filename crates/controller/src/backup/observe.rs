@@ -215,7 +215,7 @@ pub(super) fn supported(method: &BackupMethod, set: &ActionSet) -> Result<(), Re
     Ok(())
 }
 
-fn parameters(backup: &Backup, set: &ActionSet) -> Result<(), Refusal> {
+pub(super) fn parameters(backup: &Backup, set: &ActionSet) -> Result<(), Refusal> {
     let takes = set.spec.backup.as_ref().map(|backup| backup.with_parameters.as_slice()).unwrap_or_default();
     let schema = set.spec.parameters_schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
     let given = backup.spec.parameters.iter().map(|pair| (pair.name.as_str(), pair.value.as_str()));

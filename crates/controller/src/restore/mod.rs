@@ -42,6 +42,9 @@ pub mod volumes;
 mod wake;
 pub mod workload;
 
+#[cfg(test)]
+pub(crate) use tests::pods_of;
+
 /// Somebody wrote first, or the store is behind our own writing.
 const AT_ONCE: Duration = Duration::from_millis(100);
 /// A waiting restore looks again by itself, for not everything that it waits for is watched.

@@ -1,7 +1,8 @@
 //! The claims and Jobs that a restore builds.
 
-use k8s_openapi::api::core::v1::Pod;
-use kbbackup_api::v1alpha1::{Backup, Restore};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kbbackup_api::v1alpha1::{ActionSet, Backup, Restore};
 use serde_json::{Value, json};
 
 use super::build::{self, Site};
@@ -50,6 +51,22 @@ fn set() -> Set {
         base: Some(backup("b0", "2026-08-20T02:30:00Z")),
         ancestors: vec![backup("b1", "2026-08-20T02:45:00Z")],
     }
+}
+
+/// Every pod of a restore of `backup` by `action_set`, with the action it is for; `target` is the started database.
+pub(crate) fn pods_of(wish: &Restore, action_set: &ActionSet, backup: &Backup, target: &Pod) -> Vec<(String, PodSpec)> {
+    let Some(recipe) = &action_set.spec.restore else { return Vec::new() };
+    let set = Set::alone(backup.clone(), action_set.clone());
+    let site = Site { restore: wish, set: &set, access: &access(), settings: &settings() };
+    let pod = |job: Job| job.spec.unwrap().template.spec.unwrap();
+    let prepare = recipe
+        .prepare_data
+        .iter()
+        .map(|action| ("prepareData".to_owned(), pod(site.prepare("job-0", action, 0, None).unwrap())));
+    let ready = recipe.post_ready.iter().enumerate().filter_map(|(entry, action)| {
+        Some((format!("postReady-{entry}"), pod(site.post_ready("job-0", action.job.as_ref()?, target, None).unwrap())))
+    });
+    prepare.chain(ready).collect()
 }
 
 fn access() -> RepoAccess {
