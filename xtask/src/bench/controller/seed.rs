@@ -99,11 +99,9 @@ fn schedule(index: usize) -> Value {
 
 /// A completed backup as the operator leaves it: target, method, actions, notes of 2 KiB and a workload of 6 KiB.
 fn finished(index: usize) -> Value {
-    let (name, policy) = (
-        format!("backup-of-policy-{index:05}"),
-        format!("policy-{}", index / NAMESPACES % 50 * NAMESPACES + index % NAMESPACES),
-    );
-    let uid = format!("{index:08x}-1111-4222-8333-444444444444");
+    let database = index / NAMESPACES % 50 * NAMESPACES + index % NAMESPACES;
+    let (name, policy) = (format!("backup-of-policy-{index:05}"), format!("policy-{database}"));
+    let uid = format!("{database:08x}-1111-4222-8333-444444444444");
     let labels = json!({
         "app.kubernetes.io/managed-by": "kubeblocks-dataprotection", "app.kubernetes.io/instance": "pg",
         "dataprotection.kubeblocks.io/backup-policy": policy, "dataprotection.kubeblocks.io/backup-method": "full",
