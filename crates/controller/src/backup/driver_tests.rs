@@ -167,6 +167,33 @@ async fn behaviour_4_3_12_labels_before_status_before_the_first_job() {
     assert_eq!(fake.writes(), Vec::<String>::new());
 }
 
+/// Backups that an OpsRequest of the command line leads to, and those that KubeBlocks 0.9 made to add replicas.
+#[tokio::test]
+async fn behaviour_10_backups_made_for_requests_keep_their_labels_and_our_jobs_are_ours() {
+    let of_request = json!({ "app.kubernetes.io/instance": "c1", "operations.kubeblocks.io/ops-name": "c1-backup-x",
+        "operations.kubeblocks.io/ops-type": "Backup" });
+    let of_scaling = json!({ "app.kubernetes.io/instance": "c1", "app.kubernetes.io/managed-by": "cluster",
+        "apps.kubeblocks.io/component-name": "db", "kubeblocks.io/managed-by": "cluster" });
+    for own in [of_request, of_scaling] {
+        let fake = sound();
+        let spec =
+            json!({ "deletionPolicy": "Delete", "retentionPeriod": "1mo1d", "parentBackupName": "", "parameters": [] });
+        fake.put(AT, backup(own.clone(), spec, json!({})));
+        look(&fake, &fake.context()).await.unwrap();
+        let found = fake.get(AT).unwrap();
+        assert_eq!(found["status"]["phase"], "Running", "{own}: {}", note(&fake));
+        for (key, value) in own.as_object().unwrap() {
+            assert_eq!(&found["metadata"]["labels"][key], value, "{key}: the request finds its backup by it");
+        }
+        let job = fake.get("demo/jobs/dp-backup-0-b1-6f1c2d3e").unwrap();
+        assert_eq!(
+            job["metadata"]["labels"][labels::MANAGED_BY],
+            labels::MANAGED_BY_DATAPROTECTION,
+            "we watch no others"
+        );
+    }
+}
+
 #[tokio::test]
 async fn behaviour_4_3_13_the_access_of_the_namespace_is_asked_for_and_awaited() {
     let fake = sound();

@@ -469,6 +469,33 @@ mod tests {
         assert_eq!(claim.spec.unwrap().storage_class_name, None, "the cluster's default");
     }
 
+    /// A repository as the reference's command line writes it: every value a text, defaults among them, secrets apart.
+    #[test]
+    fn behaviour_1_4_a_repository_of_the_command_line() {
+        let text = include_str!("../../../../deploy/providers/s3.yaml");
+        let offered: StorageProvider = serde_norway::from_str(text).unwrap();
+        let wanted = spec(
+            &json!({ "volumeCapacity": "100Gi", "credential": {"name": "kb-backuprepo-x", "namespace": "kb"},
+            "config": {"bucket": "b", "region": "us-west-1", "endpoint": "", "mountOptions": "", "geesefsMemoryLimit": "512",
+                "geesefsReadAheadLarge": "20480", "insecure": "false"} }),
+        );
+        let secret: Secret = serde_json::from_value(json!({ "metadata": {"name": "kb-backuprepo-x"},
+            "data": {"accessKeyId": "QUs=", "secretAccessKey": "U0s="} }))
+        .unwrap();
+        assert_eq!(
+            parameters(&wanted, &offered.spec, None).unwrap_err().reason,
+            BackupRepoReason::CredentialSecretNotFound
+        );
+        let all = parameters(&wanted, &offered.spec, Some(&secret)).unwrap();
+        assert_eq!(remarks(&offered.spec, &all), "");
+        let made = rendered(&wanted, &BackupRepoStatus::default(), &offered.spec, &all).unwrap().tool_config.unwrap();
+        for line in
+            ["access_key_id = AK", "secret_access_key = SK", "region = us-west-1", "no_check_certificate = false"]
+        {
+            assert!(made.contains(line), "{line}: {made}");
+        }
+    }
+
     /// What the reference renders must render here: providers as other people write them.
     #[rstest]
     #[case::nothing_given(json!({}))]

@@ -247,6 +247,108 @@ async fn behaviour_6_7_an_exec_job_per_pod_then_the_next_step() {
     assert_eq!(status(&fake)["phase"], "Completed");
 }
 
+/// What KubeBlocks 1.0 writes before a component starts: claims for each replica, as its own would be.
+fn of_component() -> Value {
+    let labels = json!({ labels::INSTANCE: "new", labels::COMPONENT_NAME: "db", labels::MANAGED_BY: "kubeblocks",
+        "apps.kubeblocks.io/vct-name": "data" });
+    let mut object = restore(
+        json!({ "containerResources": {}, "env": [], "prepareDataConfig": {
+            "schedulingSpec": {"tolerations": [{"key": "db", "operator": "Exists"}], "affinity": {"podAntiAffinity": {}}},
+            "volumeClaimRestorePolicy": "Parallel",
+            "volumeClaimsTemplate": {"replicas": 2, "startingIndex": 0, "templates": [{
+                "metadata": {"name": "data-new-db", "creationTimestamp": null, "labels": labels}, "volumeSource": "data",
+                "volumeClaimSpec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]}} }),
+        json!({ "actions": {} }),
+    );
+    object["metadata"]["labels"] = labels;
+    object["metadata"]["ownerReferences"] = json!([{ "apiVersion": "apps.kubeblocks.io/v1", "kind": "Component",
+        "name": "new-db", "uid": "u", "controller": true, "blockOwnerDeletion": true }]);
+    object
+}
+
+#[tokio::test]
+async fn behaviour_10_the_claims_of_a_component_are_filled_as_its_own() {
+    let fake = sound(of_component());
+    look(&fake, &fake.context()).await;
+    for index in [0, 1] {
+        let claim = fake.get(&format!("demo/persistentvolumeclaims/data-new-db-{index}")).expect("the claim");
+        let set = &claim["metadata"]["labels"];
+        assert_eq!(set["workloads.kubeblocks.io/instance"], "new-db");
+        assert_eq!(set[labels::POD_NAME], format!("new-db-{index}"), "the instance finds it by that");
+        let job = fake.get(&format!("demo/jobs/restore-preparedata-12345678-b1-{index}")).expect("its job");
+        let pod = &job["spec"]["template"];
+        assert_eq!(pod["metadata"]["labels"][labels::MANAGED_BY], labels::MANAGED_BY_DATAPROTECTION);
+        assert_eq!(pod["spec"]["tolerations"][0]["key"], "db");
+        assert_eq!(pod["spec"]["affinity"], json!({ "podAntiAffinity": {} }));
+    }
+    assert_eq!(
+        fake.get(AT).unwrap()["metadata"]["labels"][labels::MANAGED_BY],
+        "kubeblocks",
+        "the Restore is not ours"
+    );
+}
+
+#[tokio::test]
+async fn behaviour_10_claims_that_the_recipe_does_not_fill_are_left_to_kubeblocks() {
+    let fake = sound(of_component());
+    let loads = json!({ "job": {"image": "pg:1", "command": ["load"]} });
+    fake.put(
+        "-/actionsets/a",
+        json!({ "metadata": {"name": "a"}, "spec": {"backupType": "Full", "restore": {"postReady": [loads]}} }),
+    );
+    look(&fake, &fake.context()).await;
+    assert_eq!(status(&fake)["phase"], "Completed");
+    assert!(!fake.writes().iter().any(|write| write.starts_with("POST demo/")), "it makes its own, empty");
+
+    // And then, when the component runs, on every pod of a role.
+    let wish = json!({ "containerResources": {}, "readyConfig": {
+        "execAction": {"target": {"podSelector": {"matchLabels": {"app": "pg"}}}},
+        "jobAction": {"requiredPolicyForAllPodSelection": {"dataRestorePolicy": "OneToOne"},
+            "target": {"podSelector": {"matchLabels": {"app": "pg", "kubeblocks.io/role": "primary"}, "strategy": "All"},
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}]}}} });
+    fake.put(AT, restore(wish, json!({})));
+    let mut all = backup();
+    all["status"]["target"] = json!({ "podSelector": {"strategy": "All"}, "selectedTargetPods": ["pg-0"] });
+    fake.put("demo/backups/b1", all);
+    fake.put(
+        "demo/pods/new-0",
+        json!({ "metadata": {"name": "new-0", "namespace": "demo", "labels": {"app": "pg", "kubeblocks.io/role": "primary"}},
+            "spec": {"containers": [{"name": "pg"}]}, "status": {"conditions": [{"type": "Ready", "status": "True"}]} }),
+    );
+    look(&fake, &fake.context()).await;
+    assert_eq!(jobs_made(&fake), ["POST demo/jobs"]);
+    let job = fake.get("demo/jobs/restore-post-ready-12345678-b1-0-0").unwrap();
+    let list = job["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+    let path = list.iter().find(|entry| entry["name"] == "DP_BACKUP_BASE_PATH").unwrap();
+    assert_eq!(path["value"], "/demo/b1/pg-0", "the first pod of the role gets what the first pod had");
+}
+
+#[tokio::test]
+async fn behaviour_10_a_rebuilt_instance_gets_claims_one_by_one_with_their_own_places() {
+    let claim = |name: &str, place: Value| {
+        let mut whole = json!({ "metadata": {"name": name, "namespace": "demo", "creationTimestamp": null,
+                "annotations": {"a": "b"}}, "volumeClaimSpec": {"resources": {"requests": {"storage": "1Gi"}}} });
+        whole.as_object_mut().unwrap().extend(place.as_object().cloned().unwrap());
+        whole
+    };
+    let wish = json!({ "env": [{"name": "REBUILD", "value": "true"}], "prepareDataConfig": {
+        "schedulingSpec": {"nodeSelector": {"kubernetes.io/hostname": "n1"}}, "volumeClaimRestorePolicy": "Serial",
+        "volumeClaims": [claim("tmp-data", json!({ "volumeSource": "data" })), claim("tmp-log", json!({ "mountPath": "/log" }))]} });
+    let fake = sound(restore(wish, json!({})));
+    look(&fake, &fake.context()).await;
+    assert_eq!(jobs_made(&fake), ["POST demo/jobs"], "one job mounts both");
+    assert_eq!(
+        fake.get("demo/persistentvolumeclaims/tmp-data").unwrap()["metadata"]["annotations"],
+        json!({ "a": "b" })
+    );
+    let job = fake.get("demo/jobs/restore-preparedata-12345678-b1-0").unwrap();
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(pod["nodeSelector"], json!({ "kubernetes.io/hostname": "n1" }));
+    let mounts: Vec<_> = pod["containers"][0]["volumeMounts"].as_array().unwrap().clone();
+    let at = |name: &str| mounts.iter().find(|mount| mount["name"] == name).map(|mount| mount["mountPath"].clone());
+    assert_eq!((at("dp-claim-tmp-data"), at("dp-claim-tmp-log")), (Some(json!("/data")), Some(json!("/log"))));
+}
+
 #[tokio::test]
 async fn behaviour_6_8_without_a_stage_it_is_completed_at_once() {
     let fake = sound(restore(json!({}), json!({})));
