@@ -167,7 +167,7 @@ async fn behaviour_4_3_12_labels_before_status_before_the_first_job() {
     assert_eq!(fake.writes(), Vec::<String>::new());
 }
 
-/// Backups that an OpsRequest of the command line leads to, and those that KubeBlocks 0.9 made to add replicas.
+/// Backups that an `OpsRequest` of the command line leads to, and those that KubeBlocks 0.9 made to add replicas.
 #[tokio::test]
 async fn behaviour_10_backups_made_for_requests_keep_their_labels_and_our_jobs_are_ours() {
     let of_request = json!({ "app.kubernetes.io/instance": "c1", "operations.kubeblocks.io/ops-name": "c1-backup-x",
