@@ -29,7 +29,8 @@ fn template() -> BackupPolicyTemplate {
                     "env": [{"name": "EMPTY", "value": "", "valueFrom": {"versionMapping": [{"serviceVersions": ["8"], "mappedValue": "no"}]}},
                         {"name": "TAG", "valueFrom": {"versionMapping": [
                             {"serviceVersions": ["8"], "mappedValue": "any"}, {"serviceVersions": ["8.0.30"], "mappedValue": "8.0"}]}},
-                        {"name": "NONE", "valueFrom": {"versionMapping": [{"serviceVersions": ["5.7"], "mappedValue": "x"}]}}]},
+                        {"name": "NONE", "valueFrom": {"versionMapping": [{"serviceVersions": ["5.7"], "mappedValue": "x"}]}},
+                        {"name": "OF_A_LATER_KIND", "valueFrom": {"componentVarRef": {"compDef": "x", "podFQDNs": "Required"}}}]},
                 {"name": "xtrabackup-inc", "compatibleMethod": "xtrabackup", "actionSetName": "inc"},
                 {"name": "archive-binlog", "actionSetName": "log", "target": {"role": "primary"}},
                 {"name": "volume-snapshot", "snapshotVolumes": true, "targetVolumes": {"volumes": ["data"]}}],
