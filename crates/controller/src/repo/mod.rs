@@ -4,6 +4,8 @@ mod apply;
 mod build;
 mod decide;
 mod delete;
+#[cfg(test)]
+mod driver_tests;
 mod names;
 mod observe;
 mod pre_check;
