@@ -1,7 +1,7 @@
 //! An API server in memory, for tests of what is read and written, in which order.
 //!
 //! It keeps objects by their path, merges patches, minds resource versions and finalizers, and remembers each write. It
-//! checks nothing else: lists are not filtered, and schemas are the real server's business.
+//! checks nothing else: of selectors it knows labels and their values, and schemas are the real server's business.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -112,7 +112,7 @@ impl Fake {
         let (status, answer) = match head.method {
             _ if is_unserved => refusal(StatusCode::NOT_FOUND, "NotFound", &path),
             _ if is_broken => refusal(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &path),
-            Method::GET => self.read(&path),
+            Method::GET => self.read(&path, &selector(head.uri.query().unwrap_or_default())),
             method => {
                 let kind = head.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
                 let applies = kind.contains("apply-patch");
@@ -129,7 +129,7 @@ impl Fake {
         Ok(response)
     }
 
-    fn read(&self, path: &str) -> (StatusCode, Value) {
+    fn read(&self, path: &str, selector: &[(String, String)]) -> (StatusCode, Value) {
         let objects = self.objects.lock().unwrap();
         if let Some(object) = objects.get(path) {
             return (StatusCode::OK, object.clone());
@@ -142,7 +142,9 @@ impl Fake {
                 [namespace, kind, _] => kind == plural && (home == "-" || home == namespace),
                 _ => false,
             };
-            let items: Vec<_> = objects.iter().filter(|(key, _)| is_item(key)).map(|(_, item)| item).collect();
+            let wears = |item: &Value| selector.iter().all(|(key, value)| item["metadata"]["labels"][key] == **value);
+            let items = objects.iter().filter(|(key, item)| is_item(key) && wears(item));
+            let items: Vec<_> = items.map(|(_, item)| item).collect();
             return (StatusCode::OK, json!({ "kind": "List", "apiVersion": "v1", "metadata": {}, "items": items }));
         }
         refusal(StatusCode::NOT_FOUND, "NotFound", path)
@@ -288,6 +290,14 @@ fn merge(object: &mut Value, patch: Value) {
         }
         merge(&mut object[&key], value);
     }
+}
+
+/// The labels, with their values, that a list asks for.
+fn selector(query: &str) -> Vec<(String, String)> {
+    let wanted = query.split('&').find_map(|part| part.strip_prefix("labelSelector=")).unwrap_or_default();
+    let wanted = wanted.replace("%2F", "/").replace("%3D", "=").replace("%2C", ",");
+    let pairs = wanted.split(',').filter_map(|term| term.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 fn refusal(status: StatusCode, reason: &str, path: &str) -> (StatusCode, Value) {
