@@ -1,4 +1,5 @@
 //! A continuous backup whose archiver is killed again and again loses nothing, ends with its schedule, and leaves nothing.
+//! What its recipe wants done before is done once for each time that it is switched on.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,16 @@ use serde_json::{Value, json};
 
 use crate::begin;
 
-/// Pushes a numbered object each second and then says so; it fails where it finds a token.
+/// Leaves an object of its own.
+const PREPARATION: &str = r#"set -eo pipefail
+export PATH="$PATH:$DP_DATASAFED_BIN_PATH" DATASAFED_BACKEND_BASE_PATH="$DP_BACKUP_BASE_PATH"
+echo ready | datasafed push - "/prepared-$(date +%s%N)""#;
+
+/// Pushes a numbered object each second and then says so; it fails where it finds a token, or nothing prepared.
 const ARCHIVER: &str = r#"set -eo pipefail
 export PATH="$PATH:$DP_DATASAFED_BIN_PATH" DATASAFED_BACKEND_BASE_PATH="$DP_BACKUP_BASE_PATH"
 test ! -e /var/run/secrets/kubernetes.io/serviceaccount
+datasafed list -f / | grep ^prepared- > /dev/null
 trap 'exit 0' TERM
 last=$(datasafed list -f / | sed -n 's/^n-0*//p' | sort -n | tail -1)
 n=$((${last:-0} + 1))
@@ -46,7 +53,8 @@ fn objects(space: &str, repo: &str) -> Value {
         }),
         json!({
             "apiVersion": API, "kind": "ActionSet", "metadata": {"name": space},
-            "spec": {"backupType": "Continuous", "backup": {"backupData": {"image": POSTGRES_IMAGE,
+            "spec": {"backupType": "Continuous", "backup": {
+                "preBackup": [{"job": {"image": POSTGRES_IMAGE, "command": ["bash", "-c", PREPARATION]}}], "backupData": {"image": POSTGRES_IMAGE,
                 "syncProgress": {"enabled": true, "intervalSeconds": 1}, "command": ["bash", "-c", ARCHIVER]}}},
         }),
         json!({
@@ -104,7 +112,11 @@ fn an_archiver_that_is_killed_again_and_again_loses_nothing() {
         assert!(next.1 > last.1, "the window's end went from {} to {}", last.1, next.1);
         last = next;
     }
-    wait(&|backup| phase(backup) == "Running" && backup["status"]["actions"][0]["availableReplicas"] == 1);
+    wait(&|backup| {
+        let actions = backup["status"]["actions"].as_array();
+        let archiver = actions.and_then(|actions| actions.iter().find(|action| action["name"] == "dp-backup-0"));
+        phase(backup) == "Running" && archiver.is_some_and(|archiver| archiver["availableReplicas"] == 1)
+    });
 
     kubectl.apply(&schedule(false).to_string()).unwrap();
     let done = wait(&|backup| phase(backup) == "Completed");
@@ -128,6 +140,13 @@ fn an_archiver_that_is_killed_again_and_again_loses_nothing() {
         let key = format!("/n-{number:08}");
         assert!(stored.iter().any(|stored| stored.ends_with(&key)), "{key} was acknowledged and is lost");
     }
+    let prepared = || below().iter().filter(|key| key.contains("/prepared-")).count();
+    assert_eq!(prepared(), 1, "once, however often the archiver and the operator were killed");
+
+    let before = acknowledged(&done).2;
+    kubectl.apply(&schedule(true).to_string()).unwrap();
+    wait(&|backup| phase(backup) == "Running" && acknowledged(backup).2 > before);
+    assert_eq!(prepared(), 2, "and again when it is switched on again");
 
     kubectl.run(&["delete", "backupschedule", "tiny", "--timeout=30s"]).unwrap();
     kubectl.run(&["delete", "backup", name, "--timeout=120s"]).unwrap();
