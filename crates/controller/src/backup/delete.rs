@@ -25,6 +25,7 @@ use crate::error::{Classified as _, is_not_found};
 use crate::pool;
 use crate::status;
 use crate::worker::error::{Doing as _, Error, Refusal};
+use crate::worker::repo::Way;
 use crate::worker::{self, Outcome, RepoAccess, account, logs, read, select};
 
 /// How long to wait for what a watch will tell.
@@ -218,12 +219,15 @@ pub fn jobs(ctx: &Context, backup: &Backup) -> Vec<Arc<Job>> {
 }
 
 async fn remove_files(ctx: &Context, backup: &Backup, status: &BackupStatus, site: Site) -> Result<Step, Error> {
-    let Some(repo) = status.backup_repo_name.as_deref().filter(|name| !name.is_empty()) else { return Ok(Step::Done) };
     let path = status.path.as_deref().unwrap_or_default();
     // A path that does not name this backup would take others with it.
     if !path.split('/').any(|part| part == backup.name_any()) {
         return Ok(Step::Done);
     }
+    if let Some(way) = Way::without_repo(status) {
+        return remove_files_on_claim(ctx, backup, status, way, site).await;
+    }
+    let Some(repo) = status.backup_repo_name.as_deref().filter(|name| !name.is_empty()) else { return Ok(Step::Done) };
     let namespace = site.namespace(backup, &ctx.settings);
     let repos = Api::<BackupRepo>::all(ctx.client.clone());
     let found =
@@ -249,10 +253,47 @@ async fn remove_files(ctx: &Context, backup: &Backup, status: &BackupStatus, sit
         apply::metadata(&ctx.client, backup.clone(), &waiting, &notes, false).await?;
         return Ok(Step::Wait(Some(format!("waiting for the access to BackupRepo {repo} in namespace {namespace}"))));
     }
-    account::ensure(&ctx.client, &namespace, &ctx.settings)
+    remove_files_by(ctx, backup, status, &access, site).await
+}
+
+/// As [`remove_files`], for a backup that lies on a claim of its own namespace and in no repository.
+async fn remove_files_on_claim(
+    ctx: &Context,
+    backup: &Backup,
+    status: &BackupStatus,
+    way: Way,
+    site: Site,
+) -> Result<Step, Error> {
+    if site != Site::Home {
+        tracing::warn!(path = status.path, "the claim that this backup lies on goes with its namespace");
+        return Ok(Step::Done);
+    }
+    let home = backup.namespace().unwrap_or_default();
+    let exists = read::prepared(&ctx.client, &home, &way).await;
+    if !exists.doing(|| "looking for the claim that the backup lies on".to_owned())? {
+        let claim = status.persistent_volume_claim_name.as_deref().unwrap_or_default();
+        let path = status.path.as_deref().unwrap_or_default();
+        let note =
+            format!("PersistentVolumeClaim {claim} does not exist any more: whatever lies at {path} stays there");
+        ctx.event(backup, EventType::Warning, "DeleteBackupFilesFailed", note).await;
+        return Ok(Step::Done);
+    }
+    let access = RepoAccess::to(way, status);
+    remove_files_by(ctx, backup, status, &access, site).await
+}
+
+/// Runs the Jobs that remove the files, `preDelete` first.
+async fn remove_files_by(
+    ctx: &Context,
+    backup: &Backup,
+    status: &BackupStatus,
+    access: &RepoAccess,
+    site: Site,
+) -> Result<Step, Error> {
+    account::ensure(&ctx.client, &site.namespace(backup, &ctx.settings), &ctx.settings)
         .await
         .doing(|| "ensuring the workers' account".to_owned())?;
-    match before_files(ctx, backup, status, &access, site).await {
+    match before_files(ctx, backup, status, access, site).await {
         Ok(Step::Done) => {}
         // What it wanted to reach is going with the namespace: the files matter more than its words.
         Ok(Step::Again(why, _)) | Err(Error::Refused(Refusal::Fatal(why))) if site == Site::Manager => {
@@ -260,7 +301,7 @@ async fn remove_files(ctx: &Context, backup: &Backup, status: &BackupStatus, sit
         }
         other => return other,
     }
-    let job = build::delete_files(backup, status, &access, &ctx.settings);
+    let job = build::delete_files(backup, status, access, &ctx.settings);
     carry_out(ctx, backup, &site.place(job, backup, &ctx.settings)).await
 }
 

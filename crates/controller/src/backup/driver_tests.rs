@@ -142,6 +142,78 @@ async fn behaviour_4_3_7_the_repository_of_label_policy_or_default() {
     assert_eq!(chosen(json!({}), json!(null)).await, "usual");
 }
 
+/// A policy with an incremental method whose parent is there: `pg-1` was its pod.
+fn increment(selector: Value) -> (Fake, Context) {
+    let fake = sound();
+    let mut policy = policy(json!([{"name": "full", "actionSetName": "a"},
+        {"name": "incr", "actionSetName": "i", "compatibleMethod": "full"}]));
+    policy["spec"]["target"]["podSelector"] = selector;
+    fake.put("demo/backuppolicies/p", policy);
+    let mut set = action_set();
+    set["metadata"]["name"] = json!("i");
+    set["spec"]["backupType"] = json!("Incremental");
+    fake.put("-/actionsets/i", set);
+    let parent = json!({ "metadata": {"name": "parent", "namespace": "demo", "labels": {labels::BACKUP_TYPE: "Full"}},
+        "spec": {"backupPolicyName": "p", "backupMethod": "full"},
+        "status": {"phase": "Completed", "path": "/demo/parent", "backupRepoName": "main",
+            "backupMethod": {"name": "full", "actionSetName": "a"},
+            "startTimestamp": "2026-01-01T00:00:00Z", "completionTimestamp": "2026-01-01T00:01:00Z",
+            "target": {"podSelector": {"strategy": "Any"}, "selectedTargetPods": ["pg-1"]}} });
+    fake.put("demo/backups/parent", parent.clone());
+    fake.put(AT, backup(json!({}), json!({ "backupMethod": "incr" }), json!({})));
+    let mut ctx = fake.context();
+    ctx.stores.backups = holding([from(parent)]);
+    (fake, ctx)
+}
+
+#[tokio::test]
+async fn behaviour_3_3_an_increment_is_taken_from_the_pod_of_its_parent_if_the_target_says_so() {
+    let chosen = async |selector: Value, changed: Option<Value>| {
+        let (fake, ctx) = increment(selector);
+        if let Some(pod) = changed {
+            fake.put("demo/pods/pg-1", pod);
+        }
+        let graph = observe::graph(&ctx, &from(fake.get(AT).unwrap())).await;
+        graph.map(|graph| graph.targets[0].1[0].metadata.name.clone().unwrap()).map_err(|error| match error {
+            Error::Refused(refusal) => refusal.to_string(),
+            other => format!("{other:?}"),
+        })
+    };
+    // It is of another role by now, and not ready either.
+    let mut other = pod();
+    other["metadata"] = json!({ "name": "pg-1", "namespace": "demo", "labels": {"app": "other"} });
+    other["status"] = json!({});
+    let parents = json!({ "matchLabels": {"app": "pg"}, "useParentSelectedPods": true });
+    assert_eq!(chosen(parents.clone(), Some(other.clone())).await.as_deref(), Ok("pg-1"));
+    assert_eq!(chosen(json!({ "matchLabels": {"app": "pg"} }), Some(other)).await.as_deref(), Ok("pg-0"));
+    let gone = chosen(parents, None).await.unwrap_err();
+    assert!(gone.contains("pg-1") && gone.contains("does not exist"), "{gone}");
+}
+
+#[tokio::test]
+async fn behaviour_3_3_what_a_backup_has_recorded_stays_its_pod_and_the_fallback_is_a_second_choice() {
+    let fake = sound();
+    let mut policy = policy(json!([{"name": "full", "actionSetName": "a"}]));
+    policy["spec"]["target"]["podSelector"] =
+        json!({ "matchLabels": {"role": "secondary"}, "fallbackLabelSelector": {"matchLabels": {"role": "primary"}} });
+    fake.put("demo/backuppolicies/p", policy);
+    let wearing = |name: &str, role: &str| {
+        let mut pod = pod();
+        pod["metadata"] = json!({ "name": name, "namespace": "demo", "labels": {"role": role} });
+        pod
+    };
+    fake.put("demo/pods/pg-0", wearing("pg-0", "primary"));
+    let chosen = async |status: Value| {
+        let graph = observe::graph(&fake.context(), &from(backup(json!({}), json!({}), status))).await.unwrap();
+        graph.targets[0].1[0].metadata.name.clone().unwrap()
+    };
+    assert_eq!(chosen(json!({})).await, "pg-0", "there is no secondary");
+    fake.put("demo/pods/pg-1", wearing("pg-1", "secondary"));
+    assert_eq!(chosen(json!({})).await, "pg-1");
+    let recorded = json!({ "target": {"selectedTargetPods": ["pg-0"]} });
+    assert_eq!(chosen(recorded).await, "pg-0", "a secondary that comes up later changes nothing");
+}
+
 #[tokio::test]
 async fn behaviour_4_3_12_labels_before_status_before_the_first_job() {
     let fake = sound();
@@ -393,6 +465,27 @@ async fn behaviour_4_14_what_has_no_files_of_its_own_is_gone_at_once() {
         assert!(fake.get(AT).is_none(), "{what}");
         assert!(fake.writes().iter().all(|write| !write.starts_with("POST")), "{what}");
     }
+}
+
+#[tokio::test]
+async fn behaviour_10_files_on_a_claim_without_a_repository_are_removed_there() {
+    let old = json!({ "phase": "Completed", "path": "/demo/b1", "persistentVolumeClaimName": "old-claim",
+        "backupMethod": {"name": "full", "actionSetName": "a"} });
+    let fake = sound();
+    fake.put(AT, going(json!({}), old.clone()));
+    fake.put("demo/persistentvolumeclaims/old-claim", json!({ "metadata": {"name": "old-claim"} }));
+    look(&fake, &fake.context()).await.unwrap();
+    let made = fake.get("demo/jobs/6f1c2d3e-delete-b1").expect("the job that removes the files");
+    let volumes = &made["spec"]["template"]["spec"]["volumes"];
+    let on_claim = |volume: &Value| volume["persistentVolumeClaim"]["claimName"] == "old-claim";
+    assert!(volumes.as_array().unwrap().iter().any(on_claim), "{volumes}");
+    assert!(fake.get(AT).is_some(), "the object waits for it");
+
+    let fake = sound();
+    fake.put(AT, going(json!({}), old));
+    look(&fake, &fake.context()).await.unwrap();
+    assert!(fake.get(AT).is_none(), "nothing can be removed from a claim that is gone");
+    assert!(fake.writes().contains(&"EVENT DeleteBackupFilesFailed".to_owned()));
 }
 
 #[tokio::test]

@@ -389,6 +389,12 @@ async fn target_pods(
     target: &BackupTarget,
     recorded: Vec<String>,
 ) -> Result<Vec<Pod>, Error> {
+    if let (PodSelectionStrategy::Any, Some(name)) = (strategy(target), recorded.first()) {
+        // By its name alone: it may have another role than when it was chosen, and need not be ready.
+        let pod = Api::<Pod>::namespaced(ctx.client.clone(), namespace).get_opt(name).await;
+        let pod = pod.doing(|| format!("reading pod {name}"))?;
+        return Ok(vec![pod.ok_or_else(|| not_selected(&SelectError::Gone(name.clone()), target))?]);
+    }
     let (matching, fallback) = pods_of(ctx, namespace, target).await?;
     let chosen = select::choose(strategy(target), &recorded, matching, fallback);
     Ok(chosen.map_err(|error| not_selected(&error, target))?)
@@ -517,7 +523,7 @@ pub async fn access(ctx: &Context, status: &BackupStatus) -> Result<RepoAccess, 
     let repo: BackupRepo =
         repo.ok_or_else(|| Refusal::not_yet(A_WHILE, format!("BackupRepo {name} does not exist any more")))?;
     let way = Way::of(&repo).map_err(|error| Refusal::not_yet(LONG, error))?;
-    Ok(RepoAccess { way, kopia_path: status.kopia_repo_path.clone(), encryption: status.encryption_config.clone() })
+    Ok(RepoAccess::to(way, status))
 }
 
 /// One action and what its Job shows.

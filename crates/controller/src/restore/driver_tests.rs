@@ -98,6 +98,30 @@ fn jobs_made(fake: &Fake) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn behaviour_10_what_lies_on_a_claim_without_a_repository_is_restored_from_there() {
+    let mut old = backup();
+    old["status"].as_object_mut().unwrap().remove("backupRepoName");
+    old["status"]["persistentVolumeClaimName"] = json!("old-claim");
+    let fake = sound(restore(claims("Parallel", 1), json!({})));
+    fake.put("demo/backups/b1", old.clone());
+    look(&fake, &fake.context()).await;
+    assert_eq!(status(&fake)["phase"], "Failed");
+    let (_, reason) = condition(&fake, "CheckBackupRepo");
+    assert_eq!(reason, "CheckBackupRepoFailed", "the claim is not there");
+
+    let fake = sound(restore(claims("Parallel", 1), json!({})));
+    fake.put("demo/backups/b1", old);
+    fake.put("demo/persistentvolumeclaims/old-claim", json!({ "metadata": {"name": "old-claim"} }));
+    for _ in 0..3 {
+        look(&fake, &fake.context()).await;
+    }
+    let job = fake.get("demo/jobs/restore-preparedata-12345678-b1-0").unwrap_or_else(|| panic!("{:?}", fake.writes()));
+    let volumes = &job["spec"]["template"]["spec"]["volumes"];
+    let on_claim = |volume: &Value| volume["persistentVolumeClaim"]["claimName"] == "old-claim";
+    assert!(volumes.as_array().unwrap().iter().any(on_claim), "{volumes}");
+}
+
+#[tokio::test]
 async fn behaviour_6_2_the_repository_is_checked_first() {
     let check = "CheckBackupRepo";
     let is = |found: (String, String), status: &str, reason: &str| assert_eq!(found, (status.into(), reason.into()));

@@ -9,7 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use kbbackup_api::names::{annotations, labels};
 use kbbackup_api::v1alpha1::{
-    Backup, BackupRepo, BackupRepoPhase, PodSelectionStrategy, PodSelector, Restore, RestoreActionPhase,
+    Backup, BackupRepo, BackupRepoPhase, BackupStatus, PodSelectionStrategy, PodSelector, Restore, RestoreActionPhase,
     RestoreStatusAction,
 };
 use kube::api::ListParams;
@@ -83,6 +83,19 @@ pub enum Repo {
 /// [`Error::Refused`] when it is gone or not Ready.
 pub async fn repo(ctx: &Context, restore: &Restore, backup: &Backup) -> Result<Repo, Error> {
     let status = backup.status.clone().unwrap_or_default();
+    let namespace = restore.namespace().unwrap_or_default();
+    if let Some(way) = Way::without_repo(&status) {
+        let exists = read::prepared(&ctx.client, &namespace, &way).await;
+        if !exists.doing(|| "looking for the claim that the backup lies on".to_owned())? {
+            let claim = status.persistent_volume_claim_name.as_deref().unwrap_or_default();
+            let why = format!(
+                "the backup names no repository, and PersistentVolumeClaim {claim}, which it lies on, is not in namespace {namespace}"
+            );
+            return Err(Refusal::fatal(why).into());
+        }
+        check_encryption(ctx, &namespace, &status).await?;
+        return Ok(Repo::Ready(RepoAccess::to(way, &status)));
+    }
     let Some(name) = status.backup_repo_name.as_deref().filter(|name| !name.is_empty()) else { return Ok(Repo::None) };
     let api = Api::<BackupRepo>::all(ctx.client.clone());
     let found = read::find(&ctx.stores.repos, &api, name, None).await.doing(|| format!("reading BackupRepo {name}"))?;
@@ -90,31 +103,30 @@ pub async fn repo(ctx: &Context, restore: &Restore, backup: &Backup) -> Result<R
         found.ok_or_else(|| Refusal::fatal(format!("BackupRepo {name}, where the backup lies, does not exist")))?;
     is_ready(&repo, super::lineage::has_started(restore))?;
     let way = Way::of(&repo).map_err(Refusal::fatal)?;
-    let namespace = restore.namespace().unwrap_or_default();
     if !read::prepared(&ctx.client, &namespace, &way)
         .await
         .doing(|| "looking for the repository's Secret or claim".to_owned())?
     {
         return Ok(Repo::Unprepared(name.to_owned()));
     }
-    if let Some(config) = &status.encryption_config {
-        let reference = &config.pass_phrase_secret_key_ref;
-        let api = Api::<Secret>::namespaced(ctx.client.clone(), &namespace);
-        let secret = api.get_opt(&reference.name).await.doing(|| format!("reading Secret {}", reference.name))?;
-        if secret.as_ref().and_then(|secret| secret.data.as_ref()).is_none_or(|data| !data.contains_key(&reference.key))
-        {
-            let why = format!(
-                "the backup is encrypted and Secret {} with key {} is not in namespace {namespace}",
-                reference.name, reference.key
-            );
-            return Err(Refusal::not_yet(SOON, why).into());
-        }
+    check_encryption(ctx, &namespace, &status).await?;
+    Ok(Repo::Ready(RepoAccess::to(way, &status)))
+}
+
+/// An encrypted backup is of no use where its pass phrase is not.
+async fn check_encryption(ctx: &Context, namespace: &str, status: &BackupStatus) -> Result<(), Error> {
+    let Some(config) = &status.encryption_config else { return Ok(()) };
+    let reference = &config.pass_phrase_secret_key_ref;
+    let api = Api::<Secret>::namespaced(ctx.client.clone(), namespace);
+    let secret = api.get_opt(&reference.name).await.doing(|| format!("reading Secret {}", reference.name))?;
+    if secret.as_ref().and_then(|secret| secret.data.as_ref()).is_some_and(|data| data.contains_key(&reference.key)) {
+        return Ok(());
     }
-    Ok(Repo::Ready(RepoAccess {
-        way,
-        kopia_path: status.kopia_repo_path.clone(),
-        encryption: status.encryption_config,
-    }))
+    let why = format!(
+        "the backup is encrypted and Secret {} with key {} is not in namespace {namespace}",
+        reference.name, reference.key
+    );
+    Err(Refusal::not_yet(SOON, why).into())
 }
 
 /// A restore that runs goes on while the repository is checked again.

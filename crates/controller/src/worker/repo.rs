@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{
     Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, PodSpec, SecretVolumeSource, Volume,
     VolumeMount,
 };
-use kbbackup_api::v1alpha1::{AccessMethod, BackupRepo, EncryptionConfig};
+use kbbackup_api::v1alpha1::{AccessMethod, BackupRepo, BackupStatus, EncryptionConfig};
 use kbbackup_core::contract::BIN_DIR;
 use kube::ResourceExt as _;
 
@@ -73,9 +73,21 @@ impl Way {
             AccessMethod::Mount => Self::Mount { claim: named(|status| status.backup_pvc_name.as_ref(), "claim")? },
         })
     }
+
+    /// How a backup is reached that was taken before there were repositories: it names none, only the claim that it lies on.
+    pub fn without_repo(status: &BackupStatus) -> Option<Self> {
+        let filled = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+        let claim = filled(&status.persistent_volume_claim_name)?;
+        filled(&status.backup_repo_name).is_none().then_some(Self::Mount { claim })
+    }
 }
 
 impl RepoAccess {
+    /// The access of a backup's pods that go this way.
+    pub fn to(way: Way, status: &BackupStatus) -> Self {
+        Self { way, kopia_path: status.kopia_repo_path.clone(), encryption: status.encryption_config.clone() }
+    }
+
     /// Gives every container that is in `pod` the repository, and the mover's binary where scripts look for it.
     pub fn inject(&self, pod: &mut PodSpec, settings: &Settings) {
         self.reach(pod);

@@ -28,7 +28,8 @@ pub fn available(pod: &Pod) -> bool {
         && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Chooses from `matching`, or from `fallback` (strategy `Any` only) when there is none.
+/// Chooses from `matching`, or from `fallback` (strategy `Any` only) when there is none. What was recorded binds `All`; the
+/// one pod recorded of `Any` is not chosen again but read by its name.
 ///
 /// # Errors
 /// [`SelectError`] when nothing can be chosen.
@@ -40,7 +41,7 @@ pub fn choose(
 ) -> Result<Vec<Pod>, SelectError> {
     match strategy {
         PodSelectionStrategy::Any => {
-            any(recorded, matching).or_else(|error| any(recorded, fallback).map_err(|_| error)).map(|pod| vec![pod])
+            any(matching).or_else(|error| any(fallback).map_err(|_| error)).map(|pod| vec![pod])
         }
         PodSelectionStrategy::All => all(recorded, matching),
     }
@@ -64,11 +65,7 @@ pub fn choose_again(
     }
 }
 
-fn any(recorded: &[String], mut pods: Vec<Pod>) -> Result<Pod, SelectError> {
-    if let Some(name) = recorded.first() {
-        // It was ready once; a running action does not need it to stay so.
-        return pods.into_iter().find(|pod| pod.name_any() == *name).ok_or_else(|| SelectError::Gone(name.clone()));
-    }
+fn any(mut pods: Vec<Pod>) -> Result<Pod, SelectError> {
     if pods.is_empty() {
         return Err(SelectError::NoMatch);
     }
@@ -115,8 +112,6 @@ mod tests {
         use PodSelectionStrategy::Any;
         let pods = || vec![pod("c", true), pod("a", false), pod("b", true)];
         assert_eq!(names(choose(Any, &[], pods(), vec![])), Ok(vec!["b".into()]));
-        assert_eq!(names(choose(Any, &["a".into()], pods(), vec![])), Ok(vec!["a".into()]));
-        assert_eq!(names(choose(Any, &["z".into()], pods(), vec![])), Err(SelectError::Gone("z".into())));
         assert_eq!(names(choose(Any, &[], vec![], vec![pod("f", true)])), Ok(vec!["f".into()]));
         assert_eq!(names(choose(Any, &[], vec![pod("a", false)], vec![pod("f", true)])), Ok(vec!["f".into()]));
         assert_eq!(names(choose(Any, &[], vec![], vec![])), Err(SelectError::NoMatch));
