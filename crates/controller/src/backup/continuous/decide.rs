@@ -253,6 +253,11 @@ fn read(text: &str) -> Result<ActionResult, String> {
     }
 }
 
+/// Whether an action archives, and does not only prepare that. Others may have recorded theirs without a type.
+pub fn archives(action: &ActionStatus) -> bool {
+    action.action_type != Some(ActionType::Job)
+}
+
 /// The whole backup's size, window and extras. Several archivers deliver together only what each of them has.
 fn totals(status: &mut BackupStatus, archivers: &[Archiver]) {
     let sizes: Vec<_> = status.actions.iter().filter_map(|action| action.total_size.clone()).collect();
@@ -261,8 +266,7 @@ fn totals(status: &mut BackupStatus, archivers: &[Archiver]) {
         [one] => Some(one.clone()),
         many => Some(many.iter().filter_map(|size| layout::parse_size(size)).sum::<u64>().to_string()),
     };
-    let archives = |action: &&ActionStatus| action.action_type == Some(ActionType::StatefulSet);
-    let ranges = status.actions.iter().filter(archives);
+    let ranges = status.actions.iter().filter(|action| archives(action));
     let ranges: Vec<_> = ranges.map(|action| action.time_range.clone().unwrap_or_default()).collect();
     let all = |part: fn(&BackupTimeRange) -> Option<Time>| ranges.iter().map(part).collect::<Option<Vec<_>>>();
     let range = BackupTimeRange {
@@ -287,7 +291,7 @@ pub fn completed(backup: &Backup, status: &BackupStatus, now: Timestamp) -> Back
     for action in &mut done.actions {
         action.phase = Some(ActionPhase::Completed);
         action.failure_reason = None;
-        if action.action_type == Some(ActionType::StatefulSet) {
+        if archives(action) {
             action.available_replicas = Some(0);
             action.completion_timestamp = Some(stamp(now));
         } else {

@@ -240,7 +240,7 @@ fn archivers(ctx: &Context, backup: &Backup, ground: &Ground, waits: &[Wait]) ->
 
 /// What is seen of the archivers that were recorded.
 fn running(ctx: &Context, backup: &Backup, status: &BackupStatus) -> Vec<Archiver> {
-    let is_archiver = |action: &&ActionStatus| action.action_type == Some(ActionType::StatefulSet);
+    let is_archiver = |action: &&ActionStatus| decide::archives(action);
     let seen = |action: &ActionStatus| {
         let set = action.object_ref.as_ref()?.name.as_deref()?;
         Some(see(ctx, backup, action.name.as_deref()?, set, action.target_pod_name.as_deref().unwrap_or_default()))
