@@ -327,3 +327,37 @@ fn behaviour_7_2_cluster_and_accounts_are_noted_once_and_kept() {
     assert!(stored.annotations().contains_key(annotations::CLUSTER_SNAPSHOT));
     assert_eq!(stored.status.unwrap().phase, Some(BackupPhase::Running), "behaviour 4.8.2: the copy says Running");
 }
+
+#[rstest]
+#[case::before("dp-prebackup-0-0")]
+#[case::data("dp-backup-0")]
+#[case::after("dp-postbackup-0-0")]
+fn behaviour_9_what_is_declared_without_effect_changes_no_job(#[case] name: &str) {
+    let built = |declared: bool| {
+        let (backup, mut status) = started("Any", &["pg-0"]);
+        let mut ingredients = ingredients(&["pg-0"]);
+        if declared {
+            let mut set = serde_json::to_value(&ingredients.action_set).unwrap();
+            let actions = &mut set["spec"]["backup"];
+            actions["preBackup"][0]["exec"]["onError"] = json!("Continue");
+            actions["postBackup"][0]["job"]["onError"] = json!("Continue");
+            actions["backupData"]["onError"] = json!("Continue");
+            actions["backupData"]["syncProgress"] = json!({ "enabled": true });
+            ingredients.action_set = from(set);
+            let target = status.target.as_mut().unwrap();
+            let mut with = serde_json::to_value(&target.target).unwrap();
+            with["resources"] = json!({ "included": ["secrets"] });
+            target.target = from(with);
+        }
+        let site = Site { backup: &backup, status: &status, ingredients: &ingredients, settings: &settings() };
+        let mut job = serde_json::to_value(site.job(name, "").unwrap()).unwrap();
+        // The whole object goes along as a text.
+        job["spec"]["template"]["metadata"]["annotations"].take();
+        job
+    };
+    let plain = built(false);
+    assert_eq!(built(true), plain);
+    for never in ["DP_DB_ENDPOINT", "DP_TIME_ZONE"] {
+        assert!(!plain.to_string().contains(never), "{never}");
+    }
+}

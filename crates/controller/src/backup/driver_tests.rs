@@ -299,6 +299,27 @@ async fn behaviour_4_11_what_may_come_right_is_awaited_and_then_fails_with_its_r
 }
 
 #[tokio::test]
+async fn behaviour_11_3_a_running_backup_goes_on_while_its_repository_is_checked_again() {
+    let fake = sound();
+    look(&fake, &fake.context()).await.unwrap();
+    let job = "demo/jobs/dp-backup-0-b1-6f1c2d3e";
+    fake.remove(job);
+    fake.put("-/backuprepos/main", repo("PreChecking", json!({ "toolConfigSecretName": "tool" })));
+    look(&fake, &fake.context()).await.unwrap();
+    assert_eq!(phase(&fake), "Running");
+    assert!(fake.get(job).is_some(), "{}", note(&fake));
+}
+
+#[tokio::test]
+async fn behaviour_11_4_failed_is_final() {
+    let fake = sound();
+    fake.put(AT, backup(json!({}), json!({}), json!({ "phase": "Failed", "failureReason": "no pod" })));
+    look(&fake, &fake.context()).await.unwrap();
+    assert_eq!(phase(&fake), "Failed", "although everything is there by now");
+    assert!(fake.writes().iter().all(|write| !write.starts_with("POST")));
+}
+
+#[tokio::test]
 async fn a_server_that_fails_for_a_moment_fails_no_backup() {
     for path in ["-/actionsets/a", "demo/pods", "demo/backups/b1/status", "demo/jobs"] {
         let fake = sound();

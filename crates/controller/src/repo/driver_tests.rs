@@ -1,183 +1,205 @@
-//! What is read and written for a repository, in which order: behaviour 1.2, 1.6 and 1.8.
+//! The driver of a repository against an API server in memory: from its first look to a change of its parameters.
 
 use std::sync::Arc;
 
+use kbbackup_api::names::{FINALIZER, annotations, labels};
 use serde_json::{Value, json};
 
+use super::reconcile;
 use crate::context::Context;
+use crate::error::Classified as _;
 use crate::fake::{Fake, from, guarded, holding, job};
 
-const AT: &str = "-/backuprepos/main";
+const REPO: &str = "-/backuprepos/main";
 
-fn repo() -> Value {
+fn repo(access: &str) -> Value {
     json!({ "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "BackupRepo",
-        "metadata": { "name": "main", "uid": "0a1b2c3d-0000", "resourceVersion": "1", "generation": 1 },
-        "spec": { "storageProviderRef": "disk", "accessMethod": "Tool", "pvReclaimPolicy": "Retain",
-            "config": { "root": "/a" }, "credential": { "name": "keys", "namespace": "default" } } })
-}
-
-fn keys(value: &str) -> Value {
-    json!({ "metadata": { "name": "keys", "namespace": "default" },
-        "data": { "key": k8s_openapi::ByteString(value.as_bytes().to_vec()) } })
+        "metadata": {"name": "main", "uid": "6f1c2d3e-0000", "resourceVersion": "1"},
+        "spec": {"storageProviderRef": "s", "accessMethod": access, "pvReclaimPolicy": "Retain", "config": {"bucket": "one"}} })
 }
 
 fn provider() -> Value {
-    json!({ "metadata": { "name": "disk" }, "status": { "phase": "Ready" },
-        "spec": { "datasafedConfigTemplate": "[storage]\ntype = local\nroot = {{ .Parameters.root }}\nkey = {{ .Parameters.key }}",
-            "parametersSchema": { "openAPIV3Schema": { "type": "object",
-                "properties": { "root": { "type": "string" }, "key": { "type": "string" } } }, "credentialFields": ["key"] } } })
+    json!({ "metadata": {"name": "s"}, "status": {"phase": "Ready",
+            "conditions": [{"type": "CSIDriverInstalled", "status": "True", "reason": "CSIDriverObjectFound", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+        "spec": {"csiDriverName": "s.csi",
+            "datasafedConfigTemplate": "[storage]\ntype = s3\nbucket = {{ index .Parameters \"bucket\" }}\n",
+            "csiDriverSecretTemplate": "bucket: {{ index .Parameters \"bucket\" }}\n",
+            "storageClassTemplate": "provisioner: s.csi\nparameters:\n  bucket: {{ index .Parameters \"bucket\" }}\n"} })
 }
 
-fn waiting(name: &str, namespace: &str) -> Value {
-    json!({ "metadata": { "name": name, "namespace": namespace, "labels": {
-            "dataprotection.kubeblocks.io/backup-repo-name": "main",
-            "dataprotection.kubeblocks.io/wait-repo-preparation": "true" } },
-        "spec": { "backupPolicyName": "p", "backupMethod": "m" } })
+fn waiting(kind: &str, name: &str, namespace: &str, phase: Option<&str>) -> Value {
+    let spec = match kind {
+        "Backup" => json!({ "backupPolicyName": "p", "backupMethod": "m" }),
+        _ => json!({ "backup": {"name": "b", "namespace": namespace} }),
+    };
+    json!({ "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": kind,
+        "metadata": {"name": name, "namespace": namespace, "uid": name,
+            "labels": {labels::BACKUP_REPO_NAME: "main", labels::WAIT_REPO_PREPARATION: "true"}},
+        "spec": spec, "status": {"phase": phase} })
 }
 
-/// A server with the repository and its credentials, and what the watches know.
-fn sound() -> (Fake, Context) {
-    let fake = Fake::new([(AT, repo()), ("default/secrets/keys", keys("k1"))]);
+/// A context in which the provider is known, and the pre-check's Job when it has ended so.
+fn context(fake: &Fake, ended: Option<&str>) -> Context {
     let mut ctx = fake.context();
     ctx.stores.providers = holding([guarded(provider())]);
-    (fake, ctx)
+    if let Some(condition) = ended {
+        let (_, check) = check(fake).expect("the check was started");
+        ctx.stores.jobs = holding([job(check["metadata"].clone(), Some(condition))]);
+    }
+    ctx
+}
+
+fn check(fake: &Fake) -> Option<(String, Value)> {
+    let namespace = crate::worker::settings().manager_namespace;
+    let path = format!("{namespace}/jobs/pre-check-6f1c2d3e-main");
+    fake.get(&path).map(|job| (path, job))
 }
 
 async fn look(fake: &Fake, ctx: &Context) {
-    let repo = guarded(fake.get(AT).unwrap());
-    super::reconcile(Arc::new(repo), Arc::new(ctx.clone())).await.unwrap();
+    if let Err(error) = reconcile(Arc::new(guarded(fake.get(REPO).unwrap())), Arc::new(ctx.clone())).await {
+        panic!("{}: {error}", error.reason());
+    }
 }
 
-/// The pre-check's Job as it was made, in a state that its watch tells.
-fn checked(fake: &Fake, ctx: &mut Context, condition: Option<&str>) {
-    let made = fake.get("kbbackup/jobs/pre-check-0a1b2c3d-main").unwrap();
-    ctx.stores.jobs = holding([job(made["metadata"].clone(), condition)]);
+/// A repository that has passed its check.
+async fn ready(access: &str) -> Fake {
+    let fake = Fake::new([(REPO, repo(access))]);
+    look(&fake, &context(&fake, None)).await;
+    look(&fake, &context(&fake, Some("Complete"))).await;
+    assert_eq!(status(&fake)["phase"], "Ready", "{}", status(&fake));
+    fake
 }
 
-fn conditions(fake: &Fake) -> String {
-    let repo = fake.get(AT).unwrap();
-    let told = |condition: &Value| format!("{}={}", condition["type"], condition["status"]).replace('"', "");
-    repo["status"]["conditions"].as_array().unwrap().iter().map(told).collect::<Vec<_>>().join(" ")
+fn status(fake: &Fake) -> Value {
+    fake.get(REPO).unwrap()["status"].clone()
 }
 
-fn config(fake: &Fake, path: &str) -> String {
-    let secret: k8s_openapi::api::core::v1::Secret = from(fake.get(path).unwrap());
-    let data = secret.data.unwrap_or_default();
-    let text = secret.string_data.unwrap_or_default().get("datasafed.conf").cloned();
-    text.unwrap_or_else(|| String::from_utf8(data["datasafed.conf"].0.clone()).unwrap())
+fn annotation(fake: &Fake, key: &str) -> String {
+    fake.get(REPO).unwrap()["metadata"]["annotations"][key].as_str().unwrap_or_default().to_owned()
 }
 
 #[tokio::test]
-async fn behaviour_1_2_from_the_first_look_to_ready() {
-    let (fake, mut ctx) = sound();
-    look(&fake, &ctx).await;
+async fn behaviour_1_2_finalizer_names_objects_and_check_in_order() {
+    let fake = Fake::new([(REPO, repo("Mount"))]);
+    look(&fake, &context(&fake, None)).await;
+    assert_eq!(fake.get(REPO).unwrap()["metadata"]["finalizers"], json!([FINALIZER]));
+    assert_eq!(status(&fake)["phase"], "PreChecking");
+    let types: Vec<_> = status(&fake)["conditions"].as_array().unwrap().iter().map(|one| one["type"].clone()).collect();
     assert_eq!(
-        conditions(&fake),
-        "StorageProviderReady=True ParametersChecked=True StorageClassCreated=True PVCTemplateChecked=True \
-         PreCheckPassed=Unknown"
+        types,
+        ["StorageProviderReady", "ParametersChecked", "StorageClassCreated", "PVCTemplateChecked", "PreCheckPassed"]
     );
-    assert_eq!(fake.get(AT).unwrap()["status"]["phase"], "PreChecking");
     let writes = fake.writes();
-    let at = |part: &str| {
-        writes.iter().position(|write| write.contains(part)).unwrap_or_else(|| panic!("{part}: {writes:?}"))
-    };
-    let check = "kbbackup/secrets/pre-check-0a1b2c3d-main";
-    assert_eq!(writes[0], format!("PATCH {AT}"), "the finalizer comes first");
-    assert!(at(&format!("PATCH {AT}/status")) < at("kbbackup/jobs"), "names are written before anything carries them");
-    assert!(config(&fake, check).contains("root = /a\nkey = k1"));
+    let at = |part: &str| writes.iter().position(|write| write.contains(part)).unwrap_or_else(|| panic!("{writes:?}"));
+    assert!(at("backuprepos/main/status") < at("secrets/"), "names are recorded before anything carries them");
+    assert!(at("secrets/") < at("storageclasses") && at("storageclasses") < at("persistentvolumeclaims"), "{writes:?}");
+    assert!(at("persistentvolumeclaims") < at("jobs"), "{writes:?}");
 
-    checked(&fake, &mut ctx, None);
-    look(&fake, &ctx).await;
+    look(&fake, &context(&fake, Some("Complete"))).await;
+    assert_eq!(status(&fake)["phase"], "Ready");
+    assert!(check(&fake).is_none(), "a check that is over leaves nothing");
     fake.writes();
-    look(&fake, &ctx).await;
-    assert_eq!(fake.writes(), [""; 0], "a check that runs is awaited");
+    look(&fake, &context(&fake, None)).await;
+    assert_eq!(fake.writes(), Vec::<String>::new(), "another look changes nothing");
+}
 
-    checked(&fake, &mut ctx, Some("Complete"));
-    look(&fake, &ctx).await;
-    assert!(conditions(&fake).ends_with("PreCheckPassed=True"));
-    let ready = fake.get(AT).unwrap();
-    assert_eq!(ready["status"]["phase"], "Ready");
-    assert_eq!(ready["metadata"]["annotations"]["dataprotection.kubeblocks.io/need-update-tool-config"], "false");
-    for gone in [check, "kbbackup/jobs/pre-check-0a1b2c3d-main"] {
-        assert!(fake.get(gone).is_none(), "{gone}");
+#[tokio::test]
+async fn behaviour_1_2_a_step_that_fails_is_told_in_its_condition() {
+    let fake = Fake::new([(REPO, repo("Tool"))]);
+    look(&fake, &fake.context()).await;
+    let first = status(&fake)["conditions"][0].clone();
+    assert_eq!(
+        (&first["type"], &first["status"], &first["reason"]),
+        (&json!("StorageProviderReady"), &json!("False"), &json!("StorageProviderNotFound"))
+    );
+    assert_eq!(status(&fake)["phase"], "Failed");
+    assert!(fake.writes().iter().all(|write| !write.starts_with("POST")));
+    look(&fake, &context(&fake, None)).await;
+    look(&fake, &context(&fake, Some("Failed"))).await;
+    let conditions = status(&fake)["conditions"].clone();
+    let last = conditions.as_array().unwrap().iter().find(|one| one["type"] == "PreCheckPassed").unwrap().clone();
+    assert_eq!((&last["status"], &last["reason"]), (&json!("False"), &json!("PreCheckFailed")));
+    assert_eq!(status(&fake)["phase"], "Failed");
+    assert!(check(&fake).is_none(), "a check that failed leaves nothing either");
+}
+
+#[tokio::test]
+async fn behaviour_1_8_who_waits_gets_its_namespace_prepared_and_is_let_go_on() {
+    for (access, plural, name) in
+        [("Tool", "secrets", "toolConfigSecretName"), ("Mount", "persistentvolumeclaims", "backupPVCName")]
+    {
+        let fake = ready(access).await;
+        let all = [
+            ("a/backups/b1", waiting("Backup", "b1", "a", None)),
+            ("b/restores/r1", waiting("Restore", "r1", "b", None)),
+            ("c/restores/r2", waiting("Restore", "r2", "c", Some("Failed"))),
+        ];
+        for (path, object) in &all {
+            fake.put(path, object.clone());
+        }
+        let mut ctx = context(&fake, None);
+        ctx.stores.backups = holding([from(all[0].1.clone())]);
+        ctx.stores.restores = holding([guarded(all[1].1.clone()), guarded(all[2].1.clone())]);
+        look(&fake, &ctx).await;
+        let name = status(&fake)[name].as_str().unwrap().to_owned();
+        let there = |namespace: &str| fake.get(&format!("{namespace}/{plural}/{name}"));
+        let waits =
+            |path: &str| fake.get(path).unwrap()["metadata"]["labels"].get(labels::WAIT_REPO_PREPARATION).is_some();
+        for (namespace, path) in [("a", "a/backups/b1"), ("b", "b/restores/r1")] {
+            let made = there(namespace).unwrap_or_else(|| panic!("{access}: nothing in {namespace}"));
+            assert_eq!(made["metadata"]["labels"][labels::BACKUP_REPO_NAME], "main");
+            assert!(!waits(path), "{access}: {path}");
+        }
+        assert!(there("c").is_none() && waits("c/restores/r2"), "{access}: it has failed and waits no more");
     }
-    ctx.stores.jobs = holding([]);
-    fake.writes();
-    look(&fake, &ctx).await;
-    assert_eq!(fake.writes(), [""; 0], "nothing is left to do");
 }
 
 #[tokio::test]
-async fn behaviour_1_2_a_step_that_fails_is_recorded_and_the_later_ones_are_left() {
-    let (fake, mut ctx) = sound();
-    ctx.stores.providers = holding([]);
-    look(&fake, &ctx).await;
-    assert_eq!(conditions(&fake), "StorageProviderReady=False");
-    assert_eq!(fake.get(AT).unwrap()["status"]["phase"], "Failed");
-
-    let (fake, ctx) = sound();
-    fake.remove("default/secrets/keys");
-    look(&fake, &ctx).await;
-    assert_eq!(conditions(&fake), "StorageProviderReady=True ParametersChecked=False");
-    assert!(!fake.writes().iter().any(|write| write.contains("jobs") || write.contains("secrets")));
+async fn behaviour_1_8_a_namespace_that_refuses_does_not_hold_up_the_others() {
+    let fake = ready("Tool").await;
+    let all = [waiting("Restore", "r1", "a", None), waiting("Restore", "r2", "b", None)];
+    fake.put("a/restores/r1", all[0].clone());
+    fake.put("b/restores/r2", all[1].clone());
+    let mut ctx = context(&fake, None);
+    ctx.stores.restores = holding(all.map(guarded));
+    let name = status(&fake)["toolConfigSecretName"].as_str().unwrap().to_owned();
+    fake.fails_at(&format!("a/secrets/{name}"));
+    let result = reconcile(Arc::new(guarded(fake.get(REPO).unwrap())), Arc::new(ctx)).await;
+    assert!(result.is_err(), "the first error is told when all were tried");
+    assert!(fake.get(&format!("b/secrets/{name}")).is_some());
 }
 
 #[tokio::test]
-async fn behaviour_1_6_changed_credentials_are_checked_and_then_reach_every_namespace() {
-    let (fake, mut ctx) = sound();
-    look(&fake, &ctx).await;
-    checked(&fake, &mut ctx, Some("Complete"));
-    ctx.stores.backups = holding([from(waiting("b", "demo"))]);
-    fake.put("demo/backups/b", waiting("b", "demo"));
-    look(&fake, &ctx).await;
-    let name = fake.get(AT).unwrap()["status"]["toolConfigSecretName"].as_str().unwrap().to_owned();
-    let (tool, check) = (format!("demo/secrets/{name}"), "kbbackup/secrets/pre-check-0a1b2c3d-main");
-    assert!(config(&fake, &tool).contains("key = k1"));
+async fn behaviour_11_19_secrets_follow_new_parameters_and_claims_and_classes_do_not() {
+    let fake = ready("Tool").await;
+    let (old, old_status) = (annotation(&fake, annotations::BACKUP_REPO_DIGEST), status(&fake));
+    let class = format!("-/storageclasses/{}", old_status["generatedStorageClassName"].as_str().unwrap());
+    let csi = &old_status["generatedCSIDriverSecret"];
+    let csi = format!("{}/secrets/{}", csi["namespace"].as_str().unwrap(), csi["name"].as_str().unwrap());
+    let user = json!({ "metadata": {"name": "tool", "namespace": "a",
+        "labels": {labels::BACKUP_REPO_NAME: "main", labels::IS_TOOL_CONFIG: "true"},
+        "annotations": {annotations::BACKUP_REPO_DIGEST: old.clone()}}, "data": {} });
+    fake.put("a/secrets/tool", user);
+    let before = (fake.get(&class).unwrap(), fake.get(&csi).unwrap());
 
-    fake.put("default/secrets/keys", keys("k2"));
-    (ctx.stores.jobs, ctx.stores.backups) = (holding([]), holding([]));
-    look(&fake, &ctx).await;
-    let now = fake.get(AT).unwrap();
-    let last = now["status"]["conditions"].as_array().unwrap().last().unwrap().clone();
-    assert_eq!((&last["status"], &last["reason"]), (&json!("Unknown"), &json!("DigestChanged")));
-    assert_eq!(now["status"]["phase"], "PreChecking");
-    assert_eq!(now["metadata"]["annotations"]["dataprotection.kubeblocks.io/need-update-tool-config"], "true");
-    assert!(config(&fake, check).contains("key = k2"));
-    assert!(config(&fake, &tool).contains("key = k1"), "only what was checked reaches the namespaces");
-
-    checked(&fake, &mut ctx, Some("Complete"));
-    look(&fake, &ctx).await;
-    assert!(config(&fake, &tool).contains("key = k2"));
-    let now = fake.get(AT).unwrap();
-    assert_eq!(now["metadata"]["annotations"]["dataprotection.kubeblocks.io/need-update-tool-config"], "false");
-}
-
-#[tokio::test]
-async fn behaviour_1_8_who_waits_is_prepared_and_woken_and_one_failure_holds_up_nobody() {
-    let (fake, mut ctx) = sound();
-    look(&fake, &ctx).await;
-    checked(&fake, &mut ctx, Some("Complete"));
-    let restore = json!({ "metadata": waiting("r", "third")["metadata"],
-        "spec": { "backup": { "name": "b", "namespace": "demo" } } });
-    ctx.stores.backups = holding([from(waiting("b", "demo")), from(waiting("c", "other"))]);
-    ctx.stores.restores = holding([guarded(restore.clone())]);
-    for (path, object) in [
-        ("demo/backups/b", waiting("b", "demo")),
-        ("other/backups/c", waiting("c", "other")),
-        ("third/restores/r", restore),
-    ] {
-        fake.put(path, object);
-    }
-    let name = fake.get(AT).unwrap()["status"]["toolConfigSecretName"].as_str().unwrap().to_owned();
-    fake.fails_at(&format!("demo/secrets/{name}"));
-    let seen = guarded(fake.get(AT).unwrap());
-    assert!(super::reconcile(Arc::new(seen), Arc::new(ctx.clone())).await.is_err(), "the failure is tried again");
-    let label = |path: &str| {
-        fake.get(path).unwrap()["metadata"]["labels"]["dataprotection.kubeblocks.io/wait-repo-preparation"].clone()
-    };
-    assert_eq!(label("demo/backups/b"), "true", "it still waits");
-    assert_eq!((label("other/backups/c"), label("third/restores/r")), (Value::Null, Value::Null));
-    for namespace in ["other", "third"] {
-        assert!(fake.get(&format!("{namespace}/secrets/{name}")).is_some(), "{namespace}");
+    let mut changed = fake.get(REPO).unwrap();
+    changed["spec"]["config"]["bucket"] = json!("two");
+    fake.put(REPO, changed);
+    look(&fake, &context(&fake, None)).await;
+    assert_ne!(annotation(&fake, annotations::BACKUP_REPO_DIGEST), old);
+    assert_eq!(annotation(&fake, annotations::NEED_UPDATE_TOOL_CONFIG), "true");
+    assert_eq!(status(&fake)["phase"], "PreChecking", "it is checked again");
+    assert_eq!(fake.get("a/secrets/tool").unwrap()["data"], json!({}), "and the new ones are used when they work");
+    look(&fake, &context(&fake, Some("Complete"))).await;
+    assert_eq!(annotation(&fake, annotations::NEED_UPDATE_TOOL_CONFIG), "false");
+    let secret = fake.get("a/secrets/tool").unwrap();
+    assert_ne!(secret["data"]["datasafed.conf"], json!(null), "{secret}");
+    let mark = &secret["metadata"]["annotations"][annotations::BACKUP_REPO_DIGEST];
+    assert_eq!(*mark, annotation(&fake, annotations::BACKUP_REPO_DIGEST));
+    assert_ne!(fake.get(&csi).unwrap()["data"], before.1["data"]);
+    assert_eq!(fake.get(&class).unwrap(), before.0);
+    for name in ["generatedStorageClassName", "generatedCSIDriverSecret", "backupPVCName", "toolConfigSecretName"] {
+        assert_eq!(status(&fake)[name], old_status[name], "{name}");
     }
 }

@@ -471,3 +471,25 @@ fn behaviour_6_6_the_source_target_is_part_of_the_path() {
     assert_eq!(value("DP_TARGET_RELATIVE_PATH").as_deref(), Some("shard-a/pg-1"));
     assert_eq!(value("DP_BACKUP_BASE_PATH").as_deref(), Some("/prod/demo/c1/b2/shard-a/pg-1"));
 }
+
+#[test]
+fn behaviour_9_what_is_declared_without_effect_changes_no_job() {
+    let pods = |declared: bool| {
+        let mut wish = serde_json::to_value(ready()).unwrap();
+        wish["spec"]["env"] = json!([]);
+        if declared {
+            wish["spec"]["resources"] = json!({ "included": [{"groupResource": "secrets"}] });
+            wish["spec"]["readyConfig"]["readinessProbe"] =
+                json!({ "exec": {"image": "busybox", "command": ["false"]}, "periodSeconds": 5 });
+        }
+        let mut set = serde_json::to_value(set().action_set).unwrap();
+        if declared {
+            set["spec"]["restore"]["prepareData"]["onError"] = json!("Continue");
+            set["spec"]["restore"]["postReady"][0]["job"]["onError"] = json!("Continue");
+        }
+        pods_of(&from(wish), &from(set), &backup("b2", "2026-08-20T03:00:00Z"), &target_pod())
+    };
+    assert_eq!(pods(true), pods(false));
+    let all = serde_json::to_string(&pods(false)).unwrap();
+    assert!(!all.contains("DP_DB_ENDPOINT") && !all.contains("DP_TIME_ZONE"), "{all}");
+}
