@@ -101,9 +101,36 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::fake::{Fake, guarded};
 
     fn checked(spec: serde_json::Value) -> Result<(), String> {
         check(&serde_json::from_value(spec).unwrap())
+    }
+
+    #[tokio::test]
+    async fn behaviour_3_1_it_is_looked_at_again_when_it_has_changed_or_was_not_sound() {
+        let at = "-/actionsets/a";
+        let set = json!({ "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "ActionSet",
+            "metadata": {"name": "a", "generation": 1, "resourceVersion": "1"},
+            "spec": {"backup": {"withParameters": ["LEVEL"]}} });
+        let fake = Fake::new([(at, set)]);
+        let look = async || {
+            reconcile(Arc::new(guarded(fake.get(at).unwrap())), Arc::new(fake.context())).await.unwrap();
+            let status = fake.get(at).unwrap()["status"].clone();
+            (status["phase"].clone(), status["observedGeneration"].clone(), fake.writes().len())
+        };
+        assert_eq!(look().await, (json!("Unavailable"), json!(1), 2), "finalizer and status");
+        let mut sound = fake.get(at).unwrap();
+        sound["spec"] = json!({});
+        sound["metadata"]["generation"] = json!(2);
+        fake.put(at, sound);
+        assert_eq!(look().await, (json!("Available"), json!(2), 1));
+        assert_eq!(look().await, (json!("Available"), json!(2), 0));
+        let mut faulty = fake.get(at).unwrap();
+        faulty["spec"] = json!({ "restore": {"withParameters": ["LEVEL"]} });
+        faulty["metadata"]["generation"] = json!(3);
+        fake.put(at, faulty);
+        assert_eq!(look().await, (json!("Unavailable"), json!(3), 1));
     }
 
     #[test]

@@ -361,3 +361,32 @@ fn behaviour_9_what_is_declared_without_effect_changes_no_job(#[case] name: &str
         assert!(!plain.to_string().contains(never), "{never}");
     }
 }
+
+#[rstest]
+#[case::exec("dp-prebackup-0-0", true)]
+#[case::data("dp-backup-0", false)]
+#[case::job("dp-postbackup-0-0", false)]
+fn behaviour_0_4_workers_wear_their_backup_s_labels_except_the_component_s(#[case] name: &str, #[case] abroad: bool) {
+    let (mut backup, status) = started("Any", &["pg-0"]);
+    let own = [
+        (labels::CLUSTER_UID, "u1"),
+        (labels::BACKUP_SCHEDULE, "nightly"),
+        (labels::MANAGED_BY, "argocd"),
+        ("example.com/team", "db"),
+    ];
+    backup.labels_mut().extend(own.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    assert_eq!(backup.labels()[labels::COMPONENT_NAME], "mysql");
+    let ingredients = ingredients(&["pg-0"]);
+    let site = Site { backup: &backup, status: &status, ingredients: &ingredients, settings: &settings() };
+    let job = serde_json::to_value(site.job(name, "").unwrap()).unwrap();
+    for worn in [&job["metadata"]["labels"], &job["spec"]["template"]["metadata"]["labels"]] {
+        let value = |key: &str| worn[key].as_str();
+        assert_eq!(value(labels::BACKUP_NAME), Some("b1"));
+        assert_eq!(value(labels::CLUSTER_UID), Some("u1"));
+        assert_eq!(value(labels::BACKUP_SCHEDULE), Some("nightly"));
+        assert_eq!(value("example.com/team"), Some("db"));
+        assert_eq!(value(labels::MANAGED_BY), Some(labels::MANAGED_BY_DATAPROTECTION), "our watches look for it");
+        assert_eq!(value(labels::COMPONENT_NAME), None, "or it would be taken for a pod of the database");
+        assert_eq!(value(labels::BACKUP_NAMESPACE), abroad.then_some("demo"));
+    }
+}

@@ -191,6 +191,30 @@ async fn behaviour_3_3_an_increment_is_taken_from_the_pod_of_its_parent_if_the_t
 }
 
 #[tokio::test]
+async fn behaviour_3_5_an_increment_builds_on_a_backup_of_the_method_that_it_names() {
+    let (fake, ctx) = increment(json!({ "matchLabels": {"app": "pg"} }));
+    let of = async |compatible: &str| {
+        let mut policy = fake.get("demo/backuppolicies/p").unwrap();
+        policy["spec"]["backupMethods"][1]["compatibleMethod"] = json!(compatible);
+        fake.put("demo/backuppolicies/p", policy);
+        let graph = observe::graph(&ctx, &from(fake.get(AT).unwrap())).await;
+        graph.map(|graph| graph.parent.unwrap().name).map_err(|error| matches!(error, Error::Refused(_)))
+    };
+    assert_eq!(of("full").await.as_deref(), Ok("parent"));
+    assert_eq!(of("dump").await, Err(true), "there is none of that method");
+}
+
+#[tokio::test]
+async fn behaviour_3_1_the_phase_of_a_recipe_is_for_people_only() {
+    let fake = sound();
+    let mut set = action_set();
+    set["status"] = json!({ "phase": "Unavailable", "message": "a parameter is not declared" });
+    fake.put("-/actionsets/a", set);
+    look(&fake, &fake.context()).await.unwrap();
+    assert_eq!(phase(&fake), "Running", "{}", note(&fake));
+}
+
+#[tokio::test]
 async fn behaviour_3_3_what_a_backup_has_recorded_stays_its_pod_and_the_fallback_is_a_second_choice() {
     let fake = sound();
     let mut policy = policy(json!([{"name": "full", "actionSetName": "a"}]));
@@ -320,7 +344,7 @@ async fn behaviour_11_4_failed_is_final() {
 }
 
 #[tokio::test]
-async fn a_server_that_fails_for_a_moment_fails_no_backup() {
+async fn behaviour_0_2_a_server_that_fails_for_a_moment_fails_no_backup() {
     for path in ["-/actionsets/a", "demo/pods", "demo/backups/b1/status", "demo/jobs"] {
         let fake = sound();
         fake.fails_at(path);

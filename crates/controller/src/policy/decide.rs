@@ -233,6 +233,22 @@ mod tests {
     }
 
     #[test]
+    fn behaviour_3_5_a_method_that_builds_on_an_unknown_one_is_told() {
+        let spec = |base: &str| {
+            policy(|spec| {
+                spec["backupMethods"]
+                    .as_array_mut()
+                    .unwrap()
+                    .push(json!({ "name": "incr", "actionSetName": "pg-basebackup", "compatibleMethod": base }));
+            })
+        };
+        assert_eq!(decide(&spec("full"), &all_well()).message, None);
+        let told = decide(&spec("dump"), &all_well());
+        assert_eq!(told.phase, Availability::Available, "the other methods work");
+        assert!(told.message.unwrap().contains("incr builds on method dump"));
+    }
+
+    #[test]
     fn behaviour_3_5_snapshots_need_no_repo() {
         let spec = policy(|spec| {
             spec["backupRepoName"] = json!("gone");

@@ -122,6 +122,33 @@ async fn behaviour_10_what_lies_on_a_claim_without_a_repository_is_restored_from
 }
 
 #[tokio::test]
+async fn behaviour_0_2_a_server_that_fails_for_a_moment_fails_no_restore() {
+    for path in ["demo/backups/b1", "-/actionsets/a", "demo/secrets/tool", "demo/restores/r1/status"] {
+        let fake = sound(restore(claims("Parallel", 1), json!({})));
+        fake.fails_at(path);
+        let result = reconcile(Arc::new(guarded(fake.get(AT).unwrap())), Arc::new(fake.context())).await;
+        assert!(result.is_err(), "{path}: tried again with growing waits");
+        assert_eq!(status(&fake)["phase"], json!(null), "{path}");
+        fake.fails_at("");
+        look(&fake, &fake.context()).await;
+        assert_eq!(status(&fake)["phase"], "Running", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn behaviour_0_4_a_restore_is_marked_as_managed_unless_somebody_has_done_so() {
+    for (own, wanted) in
+        [(json!({}), labels::MANAGED_BY_DATAPROTECTION), (json!({ labels::MANAGED_BY: "argocd" }), "argocd")]
+    {
+        let mut wish = restore(claims("Parallel", 1), json!({}));
+        wish["metadata"]["labels"] = own;
+        let fake = sound(wish);
+        look(&fake, &fake.context()).await;
+        assert_eq!(fake.get(AT).unwrap()["metadata"]["labels"][labels::MANAGED_BY], wanted);
+    }
+}
+
+#[tokio::test]
 async fn behaviour_6_2_the_repository_is_checked_first() {
     let check = "CheckBackupRepo";
     let is = |found: (String, String), status: &str, reason: &str| assert_eq!(found, (status.into(), reason.into()));
