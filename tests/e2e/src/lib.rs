@@ -57,6 +57,28 @@ pub fn drop_s3_repo(cluster: &Kubectl, name: &str) {
     drop(cluster.in_namespace("kbbackup-system").try_run(&["delete", "secret", &format!("{name}-keys")]));
 }
 
+/// Makes an account at versitygw that may do what the root account may.
+///
+/// # Errors
+/// What its administration tool said.
+pub fn create_account(cluster: &Kubectl, (access, secret): (&str, &str)) -> Result<()> {
+    administer(cluster, &["create-user", "--access", access, "--secret", secret, "--role", "admin"])
+}
+
+/// Ends an account of [`create_account`]: from now on its keys are refused.
+///
+/// # Errors
+/// What its administration tool said.
+pub fn delete_account(cluster: &Kubectl, access: &str) -> Result<()> {
+    administer(cluster, &["delete-user", "--access", access])
+}
+
+fn administer(cluster: &Kubectl, command: &[&str]) -> Result<()> {
+    let root = ["--access", S3_KEYS.0, "--secret", S3_KEYS.1, "--endpoint-url", "http://127.0.0.1:7070"];
+    let tool = ["exec", "deployment/versitygw", "--", "/bin/versitygw", "admin"];
+    cluster.in_namespace(S3_NAMESPACE).run(&[&tool[..], &root, command].concat()).map(drop)
+}
+
 /// Phase of a Backup, Restore or BackupRepo; empty while there is none.
 pub fn phase(object: &Value) -> &str {
     object["status"]["phase"].as_str().unwrap_or_default()

@@ -1,12 +1,13 @@
 //! What fails says so, clearly, and is never called Completed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kbbackup_e2e::{LIMIT, S3_KEYS, S3_NAMESPACE, drop_s3_repo, ended, must_fail, phase, s3_repo};
+use kbbackup_e2e::{LIMIT, S3_BUCKET, S3_KEYS, S3_NAMESPACE, drop_s3_repo, ended, must_fail, phase, s3_port, s3_repo};
 use kbbackup_testing::fixtures::{self, list};
 use kbbackup_testing::kubectl::Kubectl;
 use kbbackup_testing::namespace::TempNamespace;
 use kbbackup_testing::postgres::Postgres;
+use kbbackup_testing::s3::Bucket;
 
 use crate::begin;
 
@@ -67,35 +68,41 @@ fn a_producer_that_dies_in_a_pipe_fails_the_backup() {
 #[test]
 fn a_killed_pod_is_tried_again_and_only_the_good_attempt_counts() {
     let (cluster, space) = begin("killed").unwrap();
+    let repo = format!("repo-{}", space.name);
+    s3_repo(&cluster, &repo, "versitygw", &space.name, S3_KEYS).unwrap();
+    let bucket =
+        Bucket::open(&cluster, S3_NAMESPACE, "svc/versitygw", s3_port("versitygw"), S3_KEYS, S3_BUCKET).unwrap();
+    let attempts = || -> Vec<String> {
+        let ours = |key: &String| key.starts_with(&space.name) && key.contains("/killed/attempt-");
+        bucket.keys().unwrap().into_iter().filter(ours).collect()
+    };
     // Each attempt leaves an object of its own name, then works long enough to be killed.
     let script = format!(
         "{PUSH}\necho $HOSTNAME | datasafed push - /attempt-$HOSTNAME\nsleep 8\necho '{{\"totalSize\":\"1\"}}' > $DP_BACKUP_INFO_FILE"
     );
-    scripted(&space, &script, None);
+    scripted(&space, &script, Some(&repo));
     start(&space, "killed");
-    let selector = "dataprotection.kubeblocks.io/backup-name=killed";
-    let pods = || space.kubectl.get(&["pods", "-l", selector]).unwrap();
-    let running = |pods: &serde_json::Value| {
-        pods["items"].as_array().and_then(|items| {
-            items
-                .iter()
-                .find(|pod| pod["status"]["phase"] == "Running")
-                .and_then(|pod| pod["metadata"]["name"].as_str().map(str::to_owned))
-        })
+    let begun = Instant::now();
+    let first = loop {
+        if let Some(first) = attempts().pop() {
+            break first;
+        }
+        assert!(begun.elapsed() < LIMIT, "no attempt has stored anything");
+        std::thread::sleep(Duration::from_millis(250));
     };
-    let victim = (0..240)
-        .find_map(|_| {
-            std::thread::sleep(Duration::from_millis(250));
-            running(&pods())
-        })
-        .expect("a running pod");
-    std::thread::sleep(Duration::from_secs(2));
+    let (_, rest) = first.split_once("/attempt-").unwrap();
+    // What follows the name of the pod is the mover's.
+    let victim = rest.split(['.', '/']).next().unwrap().to_owned();
     space.kubectl.run(&["delete", "pod", &victim, "--grace-period=0", "--force"]).unwrap();
     let object = ended(&space, "killed", LIMIT).unwrap();
     assert_eq!(phase(&object), "Completed", "{}", object["status"]);
     let seal = object["metadata"]["annotations"]["kbbackup.io/seal"].as_str().unwrap_or_default();
     assert!(!seal.is_empty(), "completed without a seal");
+    let left = attempts();
+    assert!(!left.is_empty(), "the good attempt's object is missing");
+    assert!(!left.iter().any(|key| key.contains(&victim)), "what the killed attempt stored is still there: {left:?}");
     end(&cluster, space);
+    drop_s3_repo(&cluster, &repo);
 }
 
 #[test]

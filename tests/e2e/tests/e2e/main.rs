@@ -14,6 +14,7 @@ mod continuous;
 mod deletion;
 mod failures;
 mod files;
+mod hooks;
 mod interop;
 mod kubeblocks;
 mod main_job;
@@ -22,6 +23,7 @@ mod populator;
 mod replicas;
 mod repos;
 mod schedule;
+mod snapshot_pitr;
 mod snapshots;
 
 use anyhow::Result;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use kbbackup_e2e::{LIMIT, S3_BUCKET, S3_KEYS, S3_NAMESPACE, drop_s3_repo, ended, phase, s3_port, s3_repo};
+use kbbackup_e2e::{
+    LIMIT, S3_BUCKET, S3_KEYS, S3_NAMESPACE, create_account, delete_account, drop_s3_repo, ended, phase, s3_port,
+    s3_repo,
+};
 use kbbackup_testing::fixtures::{self, list};
 use kbbackup_testing::kubectl::Kubectl;
 use kbbackup_testing::main_job::Job;
@@ -158,7 +161,9 @@ fn with_age_the_bucket_holds_no_plain_text_and_the_wrong_phrase_restores_nothing
 fn a_running_backup_outlives_new_parameters_and_keys_and_the_next_one_uses_them() {
     let (cluster, space) = begin("rotate").unwrap();
     let repo = format!("repo-{}", space.name);
-    s3_repo(&cluster, &repo, "versitygw", &space.name, S3_KEYS).unwrap();
+    let [old, new] = ["old", "new"].map(|age| (format!("{age}-{}", space.name), format!("{age}-secret")));
+    create_account(&cluster, (&old.0, &old.1)).unwrap();
+    s3_repo(&cluster, &repo, "versitygw", &space.name, (&old.0, &old.1)).unwrap();
     cluster.wait_for("backuprepo", &repo, LIMIT, |object| phase(object) == "Ready").unwrap();
     scripted(&space, &repo, 15);
     start(&space, "before");
@@ -168,16 +173,36 @@ fn a_running_backup_outlives_new_parameters_and_keys_and_the_next_one_uses_them(
     // A new key that is wrong: the repository fails its check, what runs keeps the old one.
     let system = cluster.in_namespace("kbbackup-system");
     let keys = format!("{repo}-keys");
-    let key = |value: &str| {
-        let patch = json!({ "stringData": { "secretAccessKey": value } }).to_string();
+    let change = |(access, secret): (&str, &str)| {
+        let patch = json!({ "stringData": { "accessKeyId": access, "secretAccessKey": secret } }).to_string();
         system.run(&["patch", "secret", &keys, "--type=merge", "-p", &patch]).unwrap();
     };
-    key("rotated-too-early");
+    change((&new.0, &new.1));
     cluster.wait_for("backuprepo", &repo, LIMIT, |object| phase(object) == "Failed").unwrap();
     completed(&space, "before");
 
-    // The right key, at another server.
-    key(S3_KEYS.1);
+    // The new account comes to life, and the old one ends: all that follows is done with the new pair alone.
+    create_account(&cluster, (&new.0, &new.1)).unwrap();
+    delete_account(&cluster, &old.0).unwrap();
+    let open = |keys: &(String, String)| {
+        let keys = (keys.0.as_str(), keys.1.as_str());
+        Bucket::open(&cluster, S3_NAMESPACE, "svc/versitygw", s3_port("versitygw"), keys, S3_BUCKET).unwrap().keys()
+    };
+    let refused = open(&old).unwrap_err().to_string();
+    assert!(refused.contains("InvalidAccessKeyId"), "{refused}");
+    assert!(open(&new).is_ok());
+    // The Secret holds the right pair already; the check is not repeated until something changes.
+    change((&new.0, "not-yet"));
+    change((&new.0, &new.1));
+    cluster.wait_for("backuprepo", &repo, LIMIT, |object| phase(object) == "Ready").unwrap();
+    scripted(&space, &repo, 0);
+    start(&space, "rotated");
+    completed(&space, "rotated");
+    let back = restore(&space, "back", "before");
+    assert_eq!(phase(&back), "Completed", "{}", back["status"]);
+
+    // Other keys at another server.
+    change(S3_KEYS);
     let endpoint = format!("http://rclone.{S3_NAMESPACE}.svc:{}", s3_port("rclone"));
     let patch = json!({ "spec": { "config": { "endpoint": endpoint } } }).to_string();
     cluster.run(&["patch", "backuprepo", &repo, "--type=merge", "-p", &patch]).unwrap();
@@ -196,6 +221,7 @@ fn a_running_backup_outlives_new_parameters_and_keys_and_the_next_one_uses_them(
     assert!(below(&bucket(&cluster, "rclone"), &space.name).iter().any(|key| key.contains("/after/words")));
     assert!(below(&bucket(&cluster, "versitygw"), &space.name).iter().any(|key| key.contains("/before/words")));
     end(&cluster, space);
+    delete_account(&cluster, &new.0).unwrap();
     drop_s3_repo(&cluster, &repo);
 }
 

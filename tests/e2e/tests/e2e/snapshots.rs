@@ -37,7 +37,8 @@ fn restore(space: &TempNamespace, name: &str, backup: &str, prepare: &Value) -> 
     space.kubectl.wait_for("restore", name, LIMIT, |object| matches!(phase(object), "Completed" | "Failed")).unwrap()
 }
 
-fn snapshots(kubectl: &Kubectl) -> Vec<String> {
+/// Names of all VolumeSnapshots.
+pub(crate) fn snapshots(kubectl: &Kubectl) -> Vec<String> {
     let found = kubectl.get(&["volumesnapshots"]).unwrap();
     let items = found["items"].as_array().cloned().unwrap_or_default();
     let mut names: Vec<String> =
