@@ -30,6 +30,14 @@ pub enum ParameterError {
     /// The schema demands one that was not given.
     #[error("parameter {0} is required when any parameter is given")]
     Required(String),
+    /// More than the recipe takes, so that one is given twice.
+    #[error("{given} parameters are given, and the action set takes {takes} here")]
+    TooMany {
+        /// How many.
+        given: usize,
+        /// How many may be.
+        takes: usize,
+    },
 }
 
 fn list(names: &[String]) -> String {
@@ -60,6 +68,9 @@ pub fn check<'a>(
             wanted,
         })?;
         seen.push(name);
+    }
+    if seen.len() > takes.len() {
+        return Err(ParameterError::TooMany { given: seen.len(), takes: takes.len() });
     }
     let required = schema.and_then(|schema| schema.get("required")?.as_array()).into_iter().flatten();
     let mut missing = required.filter_map(Value::as_str).filter(|name| !seen.contains(name));
@@ -206,6 +217,14 @@ mod tests {
             let refused = ParameterError::Value { name: name.into(), value: value.into(), wanted: wanted.into() };
             assert_eq!(checked(&[(name, value)]), Err(refused), "{name}={value}");
         }
+    }
+
+    #[test]
+    fn behaviour_3_1_not_more_are_given_than_are_taken() {
+        let properties = json!({ "properties": {"level": {"type": "integer"}} });
+        let given = |count: usize| check(&["level".to_owned()], properties.as_object(), vec![("level", "1"); count]);
+        assert_eq!(given(1), Ok(()));
+        assert_eq!(given(2), Err(ParameterError::TooMany { given: 2, takes: 1 }));
     }
 
     #[test]

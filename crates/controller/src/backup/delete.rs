@@ -412,7 +412,7 @@ async fn carry_out(ctx: &Context, backup: &Backup, job: &Job) -> Result<Step, Er
         Outcome::Absent => Ok(Step::Wait(None)),
         Outcome::Failed { why, pod } => {
             let words = match &pod {
-                Some((pod, container)) => logs::last_words(&ctx.client, &namespace, pod, container).await,
+                Some(pod) => logs::last_words(&ctx.client, &namespace, &pod.name, &pod.container).await,
                 None => None,
             };
             let told = words.map(|words| format!("{why}; {words}")).unwrap_or(why);

@@ -12,9 +12,9 @@ use crate::context::Context;
 use crate::fake::{Fake, from, guarded, holding, job};
 use crate::worker::error::Error;
 
-const AT: &str = "demo/backups/b1";
+pub(super) const AT: &str = "demo/backups/b1";
 
-fn backup(labels: Value, spec: Value, status: Value) -> Value {
+pub(super) fn backup(labels: Value, spec: Value, status: Value) -> Value {
     let mut whole = json!({ "backupPolicyName": "p", "backupMethod": "full" });
     whole.as_object_mut().unwrap().extend(spec.as_object().cloned().unwrap_or_default());
     json!({ "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Backup",
@@ -23,7 +23,7 @@ fn backup(labels: Value, spec: Value, status: Value) -> Value {
 }
 
 /// One reconcile of the backup as the server has it.
-async fn look(fake: &Fake, ctx: &Context) -> Result<(), Error> {
+pub(super) async fn look(fake: &Fake, ctx: &Context) -> Result<(), Error> {
     let object = fake.get(AT).expect("the backup exists");
     reconcile(Arc::new(Entry::from(guarded(object))), Arc::new(ctx.clone())).await.map(drop)
 }
@@ -33,17 +33,17 @@ fn note(fake: &Fake) -> String {
     object["metadata"]["annotations"][annotations::WAITING_FOR].as_str().unwrap_or_default().to_owned()
 }
 
-fn phase(fake: &Fake) -> Value {
+pub(super) fn phase(fake: &Fake) -> Value {
     fake.get(AT).unwrap()["status"]["phase"].clone()
 }
 
-fn policy(methods: Value) -> Value {
+pub(super) fn policy(methods: Value) -> Value {
     json!({ "metadata": {"name": "p", "namespace": "demo"}, "spec": {"backupRepoName": "main", "backupMethods": methods,
         "encryptionConfig": {"passPhraseSecretKeyRef": {"name": "phrase", "key": "k"}},
         "target": {"podSelector": {"matchLabels": {"app": "pg"}}}} })
 }
 
-fn action_set() -> Value {
+pub(super) fn action_set() -> Value {
     json!({ "metadata": {"name": "a"}, "spec": {"backupType": "Full",
         "backup": {"backupData": {"image": "pg:1", "command": ["c"]}}} })
 }
@@ -55,14 +55,14 @@ fn repo(phase: &str, status: Value) -> Value {
         "pvReclaimPolicy": "Retain"}, "status": whole })
 }
 
-fn pod() -> Value {
+pub(super) fn pod() -> Value {
     json!({ "metadata": {"name": "pg-0", "namespace": "demo", "labels": {"app": "pg"}},
         "spec": {"subdomain": "pg", "containers": [{"name": "pg", "image": "pg:1"}]},
         "status": {"conditions": [{"type": "Ready", "status": "True"}]} })
 }
 
 /// Everything that a backup rests on.
-fn sound() -> Fake {
+pub(super) fn sound() -> Fake {
     Fake::new([
         (AT, backup(json!({}), json!({}), json!({}))),
         ("demo/backuppolicies/p", policy(json!([{"name": "full", "actionSetName": "a"}]))),
@@ -429,7 +429,7 @@ fn stored() -> Value {
         "backupMethod": {"name": "full", "actionSetName": "a"} })
 }
 
-fn owned(name: &str) -> Value {
+pub(super) fn owned(name: &str) -> Value {
     json!({ "name": name, "namespace": "demo", "uid": format!("uid-of-{name}"),
         "labels": {labels::BACKUP_NAME: "b1"}, "finalizers": [FINALIZER],
         "ownerReferences": [{"apiVersion": "x", "kind": "Backup", "name": "b1", "uid": "6f1c2d3e-0000"}] })
@@ -700,7 +700,7 @@ async fn behaviour_4_10_an_archiver_whose_preparation_fails_is_failed_until_a_la
 }
 
 /// A running backup whose Job is at work.
-fn running() -> Value {
+pub(super) fn running() -> Value {
     json!({ "phase": "Running", "path": "/demo/b1", "backupRepoName": "main", "startTimestamp": "2026-01-01T00:00:00Z",
         "backupMethod": {"name": "full", "actionSetName": "a"},
         "target": {"podSelector": {"matchLabels": {"app": "pg"}}, "selectedTargetPods": ["pg-0"]},

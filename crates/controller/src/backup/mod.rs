@@ -36,6 +36,8 @@ pub mod delete;
 #[cfg(test)]
 mod driver_tests;
 pub mod expire;
+#[cfg(test)]
+mod fine_print_tests;
 pub mod link;
 pub mod observe;
 pub mod plan;

@@ -569,9 +569,8 @@ pub async fn children(ctx: &Context, backup: &Backup, actions: &[ActionStatus]) 
             outcome = Outcome::of(Some(job.as_ref()), &fresh);
         }
         let words = match (&outcome, &action.object_ref) {
-            (Outcome::Failed { pod: Some((pod, container)), .. }, Some(reference)) => {
-                let namespace = reference.namespace.as_deref().unwrap_or_default();
-                logs::last_words(&ctx.client, namespace, pod, container).await
+            (Outcome::Failed { pod: Some(pod), .. }, Some(reference)) => {
+                logs::of_failed(&ctx.client, reference.namespace.as_deref().unwrap_or_default(), pod).await
             }
             _ => None,
         };

@@ -278,8 +278,8 @@ pub async fn tasks(
             outcome = Outcome::of(Some(job.as_ref()), &list.items);
         }
         let words = match (&outcome, &job) {
-            (Outcome::Failed { pod: Some((pod, container)), .. }, Some(job)) => {
-                logs::last_words(&ctx.client, &job.namespace().unwrap_or_default(), pod, container).await
+            (Outcome::Failed { pod: Some(pod), .. }, Some(job)) => {
+                logs::of_failed(&ctx.client, &job.namespace().unwrap_or_default(), pod).await
             }
             _ => None,
         };

@@ -4,6 +4,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;
 use kube::{Api, Client};
 
+use super::outcome::FailedPod;
+
 /// How a text that comes from a pod's log begins, in the words of the contract.
 pub const PREFIX: &str = "Log Collector Output: ";
 /// Lines that are kept.
@@ -22,6 +24,15 @@ pub async fn last_words(client: &Client, namespace: &str, pod: &str, container: 
             None
         }
     }
+}
+
+/// What a failed pod said last, and beneath it what the pod could not know about its end; `None` when it said nothing.
+pub async fn of_failed(client: &Client, namespace: &str, pod: &FailedPod) -> Option<String> {
+    let words = last_words(client, namespace, &pod.name, &pod.container).await?;
+    Some(match &pod.cause {
+        Some(cause) => format!("{words}\n{cause}"),
+        None => words,
+    })
 }
 
 /// The last line of a container's log; `None` when there is nothing to read.

@@ -26,9 +26,20 @@ pub enum Outcome {
     Failed {
         /// `reason:message` of the Job, and how its newest failed pod ended.
         why: String,
-        /// The newest failed pod and its container that failed.
-        pod: Option<(String, String)>,
+        /// The newest failed pod.
+        pod: Option<FailedPod>,
     },
+}
+
+/// A pod that failed, for its log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedPod {
+    /// Its name.
+    pub name: String,
+    /// The container whose log explains the failure.
+    pub container: String,
+    /// What that log cannot know: lack of memory, an eviction, the Job's deadline.
+    pub cause: Option<String>,
 }
 
 impl Outcome {
@@ -52,11 +63,17 @@ impl Outcome {
         if let Some(condition) = condition("Failed") {
             let (reason, message) = (condition.reason.as_deref(), condition.message.as_deref());
             let mut why = format!("{}:{}", reason.unwrap_or("Failed"), message.unwrap_or_default());
+            let deadline = (reason == Some("DeadlineExceeded")).then(|| why.clone());
             if let Some(pod) = failed {
                 why.push_str("; ");
                 why.push_str(&end(pod));
             }
-            return Self::Failed { why, pod: failed.map(|pod| (pod.name_any(), failed_container(pod))) };
+            let pod = failed.map(|pod| FailedPod {
+                name: pod.name_any(),
+                container: failed_container(pod),
+                cause: from_outside(pod).or(deadline),
+            });
+            return Self::Failed { why, pod };
         }
         let current = pods.iter().rev().find(|pod| !matches!(phase(pod), "Failed" | "Succeeded"));
         let obstacle = current
@@ -145,6 +162,22 @@ pub fn obstacle(pod: &Pod) -> Option<String> {
     })
 }
 
+/// How a pod was ended from outside, so that its log says nothing about it; `None` when a program of its own failed.
+fn from_outside(pod: &Pod) -> Option<String> {
+    if pod.status.as_ref().is_some_and(|status| status.reason.is_some()) {
+        return Some(end(pod));
+    }
+    statuses(pod).find_map(|status| {
+        let state = terminated(status).filter(|state| state.exit_code != 0)?;
+        let reason = state.reason.as_deref().filter(|reason| !matches!(*reason, "Error" | "Completed"))?;
+        Some(ended(&status.name, pod, state.exit_code, reason))
+    })
+}
+
+fn ended(container: &str, pod: &Pod, code: i32, reason: &str) -> String {
+    format!("container {container} of pod {} ended with exit code {code} ({reason})", pod.name_any())
+}
+
 /// How a failed pod ended: an eviction, lack of memory, an exit code.
 fn end(pod: &Pod) -> String {
     let container = failed_container(pod);
@@ -156,10 +189,7 @@ fn end(pod: &Pod) -> String {
             Some(message) => format!("pod {name} failed ({reason}: {})", short(message)),
             None => format!("pod {name} failed ({reason})"),
         },
-        (None, Some(state)) => {
-            let (code, reason) = (state.exit_code, state.reason.as_deref().unwrap_or("Error"));
-            format!("container {container} of pod {name} ended with exit code {code} ({reason})")
-        }
+        (None, Some(state)) => ended(&container, pod, state.exit_code, state.reason.as_deref().unwrap_or("Error")),
         (None, None) => format!("pod {name} failed"),
     }
 }
@@ -224,7 +254,7 @@ mod tests {
             Outcome::Failed {
                 why: "BackoffLimitExceeded:too often; container backupdata of pod bb ended with exit code 1 (Error)"
                     .into(),
-                pod: Some(("bb".into(), "backupdata".into()))
+                pod: Some(FailedPod { name: "bb".into(), container: "backupdata".into(), cause: None })
             }
         );
         let Outcome::Running { obstacle: Some(told) } = Outcome::of(Some(&job(json!([]))), &pods[..1]) else {
