@@ -191,6 +191,21 @@ async fn behaviour_3_3_an_increment_is_taken_from_the_pod_of_its_parent_if_the_t
 }
 
 #[tokio::test]
+async fn behaviour_3_3_without_a_pod_a_backup_waits_and_then_fails() {
+    let fake = sound();
+    fake.remove("demo/pods/pg-0");
+    look(&fake, &fake.context()).await.unwrap();
+    assert_eq!(phase(&fake), json!(null), "it may be moving to another node");
+    assert!(note(&fake).contains("no pod in the namespace matches"), "{}", note(&fake));
+    let mut late = fake.get(AT).unwrap();
+    late["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+    fake.put(AT, late);
+    look(&fake, &fake.context()).await.unwrap();
+    assert_eq!(phase(&fake), "Failed");
+    assert!(fake.writes().iter().all(|write| !write.starts_with("POST")));
+}
+
+#[tokio::test]
 async fn behaviour_3_5_an_increment_builds_on_a_backup_of_the_method_that_it_names() {
     let (fake, ctx) = increment(json!({ "matchLabels": {"app": "pg"} }));
     let of = async |compatible: &str| {
@@ -672,6 +687,28 @@ async fn behaviour_4_4_what_comes_before_an_archiver_is_done_first_and_once() {
     let status = fake.get(AT).unwrap()["status"].clone();
     assert_eq!(status["phase"], "Completed");
     assert_eq!(status["actions"][0]["availableReplicas"], json!(null), "a Job has no replicas");
+}
+
+#[tokio::test]
+async fn behaviour_3_3_an_archiver_rests_while_its_database_has_no_pod() {
+    let (fake, ctx) = prepared_archive();
+    look(&fake, &ctx(&[], false)).await.unwrap();
+    let job = first_job(&fake, "Complete");
+    look(&fake, &ctx(std::slice::from_ref(&job), false)).await.unwrap();
+    let replicas = || fake.get("demo/statefulsets/b1").unwrap()["spec"]["replicas"].clone();
+    assert_eq!(replicas(), 1);
+    let target = fake.get("demo/pods/pg-0").unwrap();
+    let mut starting = target.clone();
+    starting["status"] = json!({});
+    fake.put("demo/pods/pg-0", starting);
+    look(&fake, &ctx(std::slice::from_ref(&job), true)).await.unwrap();
+    assert_eq!(replicas(), 1, "a pod that is starting is one");
+    fake.remove("demo/pods/pg-0");
+    look(&fake, &ctx(std::slice::from_ref(&job), true)).await.unwrap();
+    assert_eq!(replicas(), 0);
+    fake.put("demo/pods/pg-0", target);
+    look(&fake, &ctx(&[job], true)).await.unwrap();
+    assert_eq!(replicas(), 1, "it goes on when there is one again");
 }
 
 #[tokio::test]
