@@ -267,7 +267,17 @@ pub fn advance(home: &str, status: &BackupStatus, seen: &[SeenAction], now: Time
         }
     }
     let failed = |walk: &Walk<'_>| {
-        walk.status.actions.iter().find(|action| action.phase == Some(ActionPhase::Failed)).map(failure)
+        let actions = &walk.status.actions;
+        let index = actions.iter().position(|action| action.phase == Some(ActionPhase::Failed))?;
+        let told = failure(&actions[index]);
+        // Where the script's last words stand as the action's reason, how its pod ended is told here: lack of memory
+        // leaves no words of its own.
+        match seen.get(index) {
+            Some(SeenAction { words: Some(_), outcome: Outcome::Failed { why, .. }, .. }) => {
+                Some(format!("{told}\n{why}"))
+            }
+            _ => Some(told),
+        }
     };
     if !walk.busy
         && failed(&walk).is_none()

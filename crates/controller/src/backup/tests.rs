@@ -287,6 +287,17 @@ fn behaviour_4_4_pods_go_on_independently_and_a_failure_waits_for_the_others() {
 }
 
 #[test]
+fn behaviour_8_5_the_end_of_the_pod_is_told_beside_the_last_words() {
+    let (_, status) = started("Any", &["pg-0"]);
+    let mut look = vec![absent(); status.actions.len()];
+    look[0] = failed();
+    let step = advance(&status, &look);
+    assert_eq!(step.status.actions[0].failure_reason.as_deref(), Some("Log Collector Output: it broke"));
+    let Next::Fail(why) = step.next else { panic!("{:?}", step.next) };
+    assert_eq!(why, "action dp-prebackup-0-0 failed: Log Collector Output: it broke\nBackoffLimitExceeded:too often");
+}
+
+#[test]
 fn behaviour_4_10_7_sizes_are_summed_and_times_span_all_pods() {
     let (_, mut status) = started("All", &["pg-0", "pg-1"]);
     for index in [0, 3] {
