@@ -411,6 +411,26 @@ async fn behaviour_6_8_without_a_stage_it_is_completed_at_once() {
 }
 
 #[tokio::test]
+async fn behaviour_8_5_a_restore_s_action_tells_the_log_and_what_it_cannot_know() {
+    let fake = sound(restore(claims("Parallel", 1), json!({})));
+    look(&fake, &fake.context()).await;
+    let one = "demo/jobs/restore-preparedata-12345678-b1-0";
+    fake.put("demo/pods/worker/log", json!("it broke\n"));
+    let mut ctx = with_jobs(&fake, &[(one, "Failed")]);
+    let made = fake.get(one).unwrap()["metadata"].clone();
+    let state = json!({ "terminated": {"exitCode": 137, "reason": "OOMKilled"} });
+    ctx.stores.pods =
+        holding([from(json!({ "metadata": {"name": "worker", "namespace": "demo", "labels": made["labels"],
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": made["name"], "uid": made["uid"]}]},
+        "status": {"phase": "Failed", "containerStatuses": [{"name": "restore", "image": "", "imageID": "",
+            "ready": false, "restartCount": 0, "state": state}]} }))]);
+    look(&fake, &ctx).await;
+    let told = "Log Collector Output: it broke\ncontainer restore of pod worker ended with exit code 137 (OOMKilled)";
+    let status = status(&fake);
+    assert_eq!((&status["phase"], &status["actions"]["prepareData"][0]["message"]), (&json!("Failed"), &json!(told)));
+}
+
+#[tokio::test]
 async fn behaviour_6_8_a_failed_job_fails_stage_and_restore() {
     let fake = sound(restore(claims("Parallel", 2), json!({})));
     look(&fake, &fake.context()).await;
