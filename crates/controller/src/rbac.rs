@@ -134,7 +134,7 @@ pub const RIGHTS: &[Right] = &[
         &["get", "create", "patch"],
         "that right, given to the account of the archiver's pod",
     ),
-    right("", "events", &["list"], "why a pre-check's volume or pod did not come about"),
+    right("", "events", &["list"], "why a Job's pod or a pre-check's volume did not come about"),
     right("events.k8s.io", "events", &["create", "patch"], "what happened to an object"),
     right(
         "storage.k8s.io",

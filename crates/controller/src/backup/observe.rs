@@ -25,7 +25,7 @@ use crate::pool;
 use crate::worker::error::{A_WHILE, Doing as _, Error, LONG, Refusal, SOON};
 use crate::worker::repo::Way;
 use crate::worker::select::{self, SelectError};
-use crate::worker::{Outcome, RepoAccess, account, logs, read};
+use crate::worker::{Outcome, RepoAccess, account, logs, read, refused};
 
 /// Everything that a new backup rests on.
 #[derive(Debug)]
@@ -562,7 +562,11 @@ pub async fn children(ctx: &Context, backup: &Backup, actions: &[ActionStatus]) 
             continue;
         }
         let job = action.object_ref.as_ref().and_then(|reference| stored_job(ctx, backup, reference));
-        let mut outcome = Outcome::of(job.as_deref(), &pods.iter().map(AsRef::as_ref).collect::<Vec<&Pod>>());
+        let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
+        let mut outcome = Outcome::of(job.as_deref(), &pods);
+        if let (Outcome::Running { obstacle: obstacle @ None }, Some(job)) = (&mut outcome, &job) {
+            *obstacle = refused::obstacle(&ctx.client, job, &pods, ctx.now()).await;
+        }
         if let (Outcome::Succeeded { pod: None } | Outcome::Failed { pod: None, .. }, Some(job)) = (&outcome, &job) {
             // The Job's end was seen before its pod's: ask.
             let fresh = job_pods(ctx, job).await?;

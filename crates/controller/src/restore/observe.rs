@@ -26,7 +26,7 @@ use crate::pool;
 use crate::populator::grant;
 use crate::worker::error::{Doing as _, Error, LONG, Refusal, SOON};
 use crate::worker::repo::Way;
-use crate::worker::{Outcome, RepoAccess, logs, outcome, read, select};
+use crate::worker::{Outcome, RepoAccess, logs, outcome, read, refused, select};
 
 /// The backup that a restore names.
 ///
@@ -266,7 +266,11 @@ pub async fn tasks(
             continue;
         }
         let job = stored_job(ctx, restore, &task.job);
-        let mut outcome = Outcome::of(job.as_deref(), &pods.iter().map(AsRef::as_ref).collect::<Vec<&Pod>>());
+        let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
+        let mut outcome = Outcome::of(job.as_deref(), &pods);
+        if let (Outcome::Running { obstacle: obstacle @ None }, Some(job)) = (&mut outcome, &job) {
+            *obstacle = refused::obstacle(&ctx.client, job, &pods, ctx.now()).await;
+        }
         if let (Outcome::Succeeded { pod: None } | Outcome::Failed { pod: None, .. }, Some(job)) = (&outcome, &job) {
             let namespace = job.namespace().unwrap_or_default();
             let selector = format!("batch.kubernetes.io/controller-uid={}", job.uid().unwrap_or_default());

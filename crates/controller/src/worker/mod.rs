@@ -13,6 +13,7 @@ pub mod logs;
 pub mod outcome;
 pub mod pod;
 pub mod read;
+pub mod refused;
 pub mod repo;
 pub mod select;
 

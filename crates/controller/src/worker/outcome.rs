@@ -111,7 +111,7 @@ pub fn message(pod: &Pod, container: &str) -> Option<serde_json::Map<String, ser
 }
 
 /// Whether `job` controls `pod`.
-fn is_of(pod: &Pod, job: &Job) -> bool {
+pub(super) fn is_of(pod: &Pod, job: &Job) -> bool {
     let uid = job.metadata.uid.as_deref();
     uid.is_some() && pod.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid)
 }
@@ -195,7 +195,7 @@ fn end(pod: &Pod) -> String {
 }
 
 /// A message of others in one line of bounded length.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.len() <= 300 { line } else { format!("{}…", &line[..line.floor_char_boundary(300)]) }
 }

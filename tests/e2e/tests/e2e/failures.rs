@@ -8,6 +8,7 @@ use kbbackup_testing::kubectl::Kubectl;
 use kbbackup_testing::namespace::TempNamespace;
 use kbbackup_testing::postgres::Postgres;
 use kbbackup_testing::s3::Bucket;
+use serde_json::json;
 
 use crate::begin;
 
@@ -76,9 +77,11 @@ fn a_killed_pod_is_tried_again_and_only_the_good_attempt_counts() {
         let ours = |key: &String| key.starts_with(&space.name) && key.contains("/killed/attempt-");
         bucket.keys().unwrap().into_iter().filter(ours).collect()
     };
-    // Each attempt leaves an object of its own name, then works long enough to be killed.
+    // Each attempt leaves an object of its own name; the first one works until it is killed, however busy the machine is.
     let script = format!(
-        "{PUSH}\necho $HOSTNAME | datasafed push - /attempt-$HOSTNAME\nsleep 8\necho '{{\"totalSize\":\"1\"}}' > $DP_BACKUP_INFO_FILE"
+        "{PUSH}\necho $HOSTNAME | datasafed push - /attempt-$HOSTNAME\n\
+         if [ $(datasafed list / | grep -c attempt-) = 1 ]; then sleep 600; fi\n\
+         echo '{{\"totalSize\":\"1\"}}' > $DP_BACKUP_INFO_FILE"
     );
     scripted(&space, &script, Some(&repo));
     start(&space, "killed");
@@ -103,6 +106,44 @@ fn a_killed_pod_is_tried_again_and_only_the_good_attempt_counts() {
     assert!(!left.iter().any(|key| key.contains(&victim)), "what the killed attempt stored is still there: {left:?}");
     end(&cluster, space);
     drop_s3_repo(&cluster, &repo);
+}
+
+/// What a Backup waits for, in the words of its annotation.
+fn waits_for(backup: &serde_json::Value) -> &str {
+    backup["metadata"]["annotations"]["kbbackup.io/waiting-for"].as_str().unwrap_or_default()
+}
+
+#[test]
+fn a_container_out_of_memory_is_named_beside_its_last_words() {
+    let (cluster, space) = begin("memory").unwrap();
+    scripted(&space, &format!("{PUSH}\necho greedy >&2\nx=$(head -c 200M /dev/zero | tr '\\0' x)\n"), None);
+    let patch = json!([
+        {"op": "add", "path": "/spec/backupMethods/0/runtimeSettings", "value": {"resources": {"limits": {"memory": "48Mi"}}}},
+        {"op": "add", "path": "/spec/backoffLimit", "value": 0},
+    ])
+    .to_string();
+    space.kubectl.run(&["patch", "backuppolicy", "pg", "--type=json", "-p", &patch]).unwrap();
+    start(&space, "greedy");
+    let reason = must_fail(&space, "greedy", LIMIT).unwrap();
+    assert!(reason.contains("OOMKilled"), "{reason}");
+    assert!(reason.contains("Log Collector Output: greedy"), "{reason}");
+    end(&cluster, space);
+}
+
+#[test]
+fn a_quota_that_refuses_pods_is_named_and_the_backup_goes_on_without_it() {
+    let (cluster, space) = begin("quota").unwrap();
+    scripted(&space, &format!("{PUSH}\necho data | datasafed push - /data\necho '{{}}' > $DP_BACKUP_INFO_FILE"), None);
+    space.kubectl.run(&["create", "quota", "tight", "--hard=pods=1"]).unwrap();
+    start(&space, "squeezed");
+    let told = |object: &serde_json::Value| waits_for(object).contains("exceeded quota: tight");
+    let waiting = space.kubectl.wait_for("backup", "squeezed", LIMIT, told).unwrap();
+    assert_eq!(phase(&waiting), "Running");
+    space.kubectl.run(&["delete", "quota", "tight"]).unwrap();
+    let object = ended(&space, "squeezed", LIMIT).unwrap();
+    assert_eq!(phase(&object), "Completed", "{}", object["status"]);
+    assert_eq!(waits_for(&object), "");
+    end(&cluster, space);
 }
 
 #[test]
