@@ -25,6 +25,7 @@ mod repos;
 mod schedule;
 mod snapshot_pitr;
 mod snapshots;
+mod sweep;
 
 use anyhow::Result;
 use kbbackup_testing::kubectl::Kubectl;
