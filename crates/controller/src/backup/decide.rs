@@ -270,10 +270,12 @@ pub fn advance(home: &str, status: &BackupStatus, seen: &[SeenAction], now: Time
         let actions = &walk.status.actions;
         let index = actions.iter().position(|action| action.phase == Some(ActionPhase::Failed))?;
         let told = failure(&actions[index]);
-        // Where the script's last words stand as the action's reason, how its pod ended is told here: lack of memory
-        // leaves no words of its own.
+        // Where the script's last words stand as the action's reason, how its pod ended is told here, unless the reason
+        // has it already: then it was ended from outside.
         match seen.get(index) {
-            Some(SeenAction { words: Some(_), outcome: Outcome::Failed { why, .. }, .. }) => {
+            Some(SeenAction { words: Some(_), outcome: Outcome::Failed { why, pod }, .. })
+                if pod.as_ref().is_none_or(|pod| pod.cause.is_none()) =>
+            {
                 Some(format!("{told}\n{why}"))
             }
             _ => Some(told),
