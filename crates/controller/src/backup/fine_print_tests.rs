@@ -64,10 +64,8 @@ async fn behaviour_8_5_the_log_and_what_it_cannot_know_explain_the_failure() {
             assert_eq!(status["phase"], "Failed");
             assert_eq!(status["actions"][0]["failureReason"], wanted, "{home} {ended}");
             let how = "Failed:; container main of pod worker ended with exit code";
-            let told = match wanted == log {
-                true => format!("{wanted}\n{how} {} (Error)", ended["exitCode"]),
-                false => wanted.clone(),
-            };
+            let told =
+                if wanted == log { format!("{wanted}\n{how} {} (Error)", ended["exitCode"]) } else { wanted.clone() };
             assert_eq!(status["failureReason"], format!("action dp-backup-0 failed: {told}"), "the cause stands once");
             look(&fake, &ctx).await.unwrap();
             assert_eq!(fake.get(AT).unwrap()["status"], status, "told once");
