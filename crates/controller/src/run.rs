@@ -59,7 +59,8 @@ struct Watches {
 
 impl Watches {
     fn new(client: &Client, scope: &Scope) -> Self {
-        let all = watcher::Config::default;
+        // Small pages: until an object is read and stripped it weighs up to tens of KiB.
+        let all = || watcher::Config::default().page_size(PAGE);
         // Only what the operator made: other people's Jobs and Pods cost neither traffic nor memory.
         let ours = || all().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGED_BY_DATAPROTECTION));
         Self {
@@ -67,8 +68,7 @@ impl Watches {
             repos: Shared::new(Api::all(client.clone()), all(), |_| ()),
             action_sets: Shared::new(Api::all(client.clone()), all(), |_| ()),
             policies: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
-            // Small pages: until an object is read it weighs tens of KiB.
-            backups: Shared::new(Api::all(client.clone()), all().page_size(PAGE), |_| ()).grouped().within(scope),
+            backups: Shared::new(Api::all(client.clone()), all(), |_| ()).grouped().within(scope),
             restores: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
             schedules: Shared::new(Api::all(client.clone()), all(), |_| ()).within(scope),
             cron_jobs: Shared::new(Api::all(client.clone()), ours(), |cron_job: &mut CronJob| {
@@ -474,7 +474,7 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// Backups per page of the first list.
+/// Objects per page of the first list.
 const PAGE: u32 = 100;
 
 #[cfg(test)]

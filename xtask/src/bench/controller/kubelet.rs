@@ -79,12 +79,21 @@ fn statuses(containers: &[Container]) -> Vec<Value> {
         .collect()
 }
 
+const TRIES: usize = 3;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// What the garbage collector would do to a Job that is deleted.
 async fn release(client: &Client, job: &Job) -> kube::Result<()> {
     let namespace = job.namespace().unwrap_or_default();
     let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    drop(pods.delete(&job.name_any(), &now).await);
+    // The pod may be about to appear: it is made when its Job is seen.
+    for _ in 0..TRIES {
+        if pods.delete(&job.name_any(), &now).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
     let bare = json!({ "metadata": { "finalizers": null } });
     let jobs: Api<Job> = Api::namespaced(client.clone(), &namespace);
     jobs.patch(&job.name_any(), &PatchParams::default(), &Patch::Merge(bare)).await.map(drop)

@@ -225,6 +225,8 @@ impl Operator {
             .arg("--log-format=plain")
             .env("KUBECONFIG", server.kubeconfig("controller"))
             .envs(BTreeMap::from([
+                // As in the chart.
+                ("MALLOC_ARENA_MAX", "1"),
                 ("CM_NAMESPACE", seed::MANAGER_NAMESPACE),
                 ("EXEC_WORKER_SERVICE_ACCOUNT_NAME", "kbbackup-exec-worker"),
                 ("DATASAFED_IMAGE", "bench/mover"),
