@@ -756,6 +756,35 @@ async fn a_repository_that_is_checked_again_fails_no_running_backup() {
 }
 
 #[tokio::test]
+async fn a_worker_that_never_ran_is_given_up_at_its_deadline_and_what_was_in_the_way_is_told() {
+    let fake = sound();
+    fake.put(AT, backup(json!({}), json!({}), running()));
+    look(&fake, &fake.context()).await.unwrap();
+    let name = "demo/jobs/dp-backup-0-b1-6f1c2d3e";
+    let made = fake.get(name).unwrap();
+    assert_eq!(made["spec"]["activeDeadlineSeconds"], 7 * 86_400);
+    let pod = json!({ "metadata": { "name": "worker", "namespace": "demo", "labels": made["metadata"]["labels"],
+            "ownerReferences": [{ "apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": made["metadata"]["uid"] }] },
+        "status": { "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": "0/1 nodes are available" }] } });
+    let mut ctx = fake.context();
+    ctx.stores.jobs = holding([job(made["metadata"].clone(), None)]);
+    ctx.stores.pods = holding([from(pod)]);
+    look(&fake, &ctx).await.unwrap();
+    assert!(note(&fake).contains("0/1 nodes are available"), "{}", note(&fake));
+
+    // The Job controller removes the pod when the time is up.
+    let late = json!({ "metadata": made["metadata"], "status": { "conditions": [{ "type": "Failed", "status": "True",
+        "reason": "DeadlineExceeded", "message": "too long" }] } });
+    (ctx.stores.jobs, ctx.stores.pods) = (holding([from(late)]), holding([]));
+    look(&fake, &ctx).await.unwrap();
+    let status = fake.get(AT).unwrap()["status"].clone();
+    assert_eq!(status["phase"], "Failed");
+    let why = status["failureReason"].as_str().unwrap();
+    assert!(why.contains("DeadlineExceeded:too long") && why.contains("0/1 nodes are available"), "{why}");
+}
+
+#[tokio::test]
 async fn a_job_that_was_made_for_something_else_is_not_taken_over() {
     let fake = sound();
     fake.put(AT, backup(json!({}), json!({}), running()));
