@@ -297,6 +297,22 @@ mod tests {
     }
 
     #[test]
+    fn behaviour_1_7_a_condition_s_message_stays_below_its_limit() {
+        let event = |index: usize| -> Event {
+            let message = format!("{index} {}", "é".repeat(3000));
+            serde_json::from_value(json!({ "metadata": {}, "type": "Warning", "reason": "R", "message": message,
+                "involvedObject": { "kind": "Pod" } }))
+            .unwrap()
+        };
+        let Step::Failed(why) = step(&unknown(), WANTED, Some(&current(&failed())), &ended(&"é".repeat(9000))) else {
+            panic!("not failed")
+        };
+        let message = explain(&why, &[], &(0..40).map(event).collect::<Vec<_>>());
+        assert!(message.len() <= 32_768, "{}", message.len());
+        assert_eq!(message.matches("[truncated]").count(), 2, "the log and the events, each");
+    }
+
+    #[test]
     fn behaviour_1_7_job() {
         let repo: BackupRepo = serde_json::from_value(json!({ "metadata": {"name": "main", "uid": "12345678-9"},
             "spec": { "storageProviderRef": "s3", "accessMethod": "Tool", "pvReclaimPolicy": "Retain", "pathPrefix": "prod/eu1/" } }))
