@@ -227,6 +227,8 @@ impl Operator {
             .envs(BTreeMap::from([
                 // As in the chart.
                 ("MALLOC_ARENA_MAX", "1"),
+                ("MALLOC_MMAP_THRESHOLD_", "65536"),
+                ("MALLOC_TRIM_THRESHOLD_", "65536"),
                 ("CM_NAMESPACE", seed::MANAGER_NAMESPACE),
                 ("EXEC_WORKER_SERVICE_ACCOUNT_NAME", "kbbackup-exec-worker"),
                 ("DATASAFED_IMAGE", "bench/mover"),
