@@ -11,8 +11,8 @@ use crate::{
     commands::{
         backup::BackupArgs, completion::CompletionArgs, delete::DeleteArgs, describe::DescribeArgs, doctor::DoctorArgs,
         install::InstallArgs, list::ListArgs, logs::LogsArgs, policy::PolicyCommand, repo::RepoCommand,
-        restore::RestoreArgs, restores::RestoresCommand, status::StatusArgs, uninstall::UninstallArgs,
-        version::VersionArgs,
+        restore::RestoreArgs, restores::RestoresCommand, schedule::ScheduleCommand, status::StatusArgs,
+        uninstall::UninstallArgs, version::VersionArgs,
     },
     output::Format,
 };
@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Restore(Box<RestoreArgs>),
     #[command(subcommand)]
     Restores(RestoresCommand),
+    #[command(subcommand, alias = "schedules")]
+    Schedule(ScheduleCommand),
     Status(StatusArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),

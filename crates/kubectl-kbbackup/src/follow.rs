@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kbbackup_api::{
     names::{annotations, labels},
     v1alpha1::{
-        ActionPhase, Backup, BackupPhase, BackupRepo, BackupRepoPhase, BackupType, Restore, RestoreActionPhase,
-        RestorePhase, RestoreStatusAction,
+        ActionPhase, Backup, BackupPhase, BackupRepo, BackupRepoPhase, BackupSchedule, BackupSchedulePhase, BackupType,
+        Restore, RestoreActionPhase, RestorePhase, RestoreStatusAction,
     },
 };
 use kube::ResourceExt;
@@ -94,6 +94,19 @@ pub(crate) fn backup_reason(backup: &Backup) -> String {
         failed.and_then(|action| action.failure_reason.clone())
     };
     status.failure_reason.clone().filter(|reason| !reason.is_empty()).or_else(action).unwrap_or_default()
+}
+
+/// A schedule: in effect or not, in its present generation.
+pub(crate) fn schedule(schedule: Option<&BackupSchedule>) -> Seen<Ending> {
+    let Some(schedule) = schedule else { return Seen::End(Ending::Gone) };
+    let status = schedule.status.as_ref().filter(|status| status.observed_generation >= schedule.metadata.generation);
+    match status.and_then(|status| status.phase.as_ref()) {
+        Some(BackupSchedulePhase::Available) => Seen::End(Ending::Good),
+        Some(BackupSchedulePhase::Failed) => {
+            Seen::End(Ending::Bad(status.and_then(|status| status.failure_reason.clone()).unwrap_or_default()))
+        }
+        _ => Seen::Going(format!("backupschedule/{}: waiting for the operator", schedule.name_any())),
+    }
 }
 
 /// A restore: `Completed` or `Failed`.

@@ -7,13 +7,33 @@ use crate::args::Cli;
 /// The words of a printed command, parsed; redirections and variables in front are left out.
 fn parses(line: &str) -> Result<(), String> {
     let at = line.find("kubectl kbbackup").ok_or("no command")?;
-    let command = line[at..].split([';', '|', '>', '`']).next().unwrap_or_default().replace("…", "x").replace('"', "");
-    let words = command.split_whitespace().skip(1).map(|word| word.trim_end_matches([',', ':']));
+    let command = line[at..].split([';', '|', '>', '`']).next().unwrap_or_default().replace("…", "x");
+    let words = split(&command).into_iter().skip(1);
+    let words = words.map(|word| word.trim_end_matches([',', ':']).to_owned());
     match Cli::try_parse_from(words) {
         Ok(_) => Ok(()),
         Err(error) if !error.use_stderr() => Ok(()),
         Err(error) => Err(format!("{command}: {error}")),
     }
+}
+
+/// Words as a shell splits them; only double quotes are known. In the code they are escaped.
+fn split(command: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    for (index, part) in command.replace("\\\"", "\"").split('"').enumerate() {
+        if index % 2 == 1 {
+            words.last_mut().unwrap().push_str(part);
+            continue;
+        }
+        for (index, word) in part.split(char::is_whitespace).enumerate() {
+            if index > 0 {
+                words.push(String::new());
+            }
+            words.last_mut().unwrap().push_str(word);
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 fn examples(command: &clap::Command, into: &mut Vec<String>) {

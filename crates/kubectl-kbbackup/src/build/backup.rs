@@ -16,6 +16,7 @@ pub(crate) struct Wish {
     pub deletion_policy: DeletionPolicy,
     pub parameters: Vec<(String, String)>,
     pub labels: Vec<(String, String)>,
+    pub annotations: Vec<(String, String)>,
 }
 
 pub(crate) fn backup(wish: &Wish) -> Backup {
@@ -24,6 +25,7 @@ pub(crate) fn backup(wish: &Wish) -> Backup {
             name: Some(wish.name.clone()),
             namespace: Some(wish.namespace.clone()),
             labels: (!wish.labels.is_empty()).then(|| wish.labels.iter().cloned().collect()),
+            annotations: (!wish.annotations.is_empty()).then(|| wish.annotations.iter().cloned().collect()),
             ..ObjectMeta::default()
         },
         spec: BackupSpec {

@@ -4,3 +4,4 @@ pub(crate) mod backup;
 pub(crate) mod policy;
 pub(crate) mod repo;
 pub(crate) mod restore;
+pub(crate) mod schedule;

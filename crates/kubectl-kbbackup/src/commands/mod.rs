@@ -12,6 +12,7 @@ pub(crate) mod policy;
 pub(crate) mod repo;
 pub(crate) mod restore;
 pub(crate) mod restores;
+pub(crate) mod schedule;
 pub(crate) mod status;
 pub(crate) mod uninstall;
 pub(crate) mod version;
@@ -46,6 +47,7 @@ pub(crate) async fn run(ui: &Ui, cli: &Cli) -> Result<Exit> {
         Command::Delete(args) => delete::run(ui, app, args).await,
         Command::Restore(args) => restore::run(ui, app, args).await,
         Command::Restores(command) => restores::run(ui, app, command).await,
+        Command::Schedule(command) => schedule::run(ui, app, command).await,
         Command::Status(args) => status::run(ui, app, args).await,
         Command::Doctor(args) => doctor::run(ui, app, args).await,
         Command::Version(_) | Command::Completion(_) => Ok(Exit::Done),

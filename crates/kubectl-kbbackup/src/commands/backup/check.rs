@@ -34,31 +34,45 @@ pub(super) async fn method(app: &App, policy: &BackupPolicy, args: &BackupArgs) 
             CliError::usage(format!("no method of {what} makes a full backup now"), format!("it has {}", listed()))
         })?
     };
-    let Some(set_name) = chosen.action_set_name.as_ref().filter(|_| !chosen.snapshot_volumes()) else {
-        return Ok(chosen.clone());
-    };
-    let Some(set) = set(chosen) else {
-        return Err(CliError::missing(
-            format!("method {} cannot run", chosen.name),
-            format!("actionset/{set_name} does not exist"),
+    let kind = runnable(policy, &chosen.name, &sets, &args.param)?;
+    if kind == Some(BackupType::Continuous) {
+        return Err(CliError::usage(
+            format!("method {} is continuous", chosen.name),
+            "it is switched on by a schedule, not started as one backup",
         )
-        .hint("kubectl kbbackup install"));
+        .hint(format!(
+            "kubectl kbbackup schedule create policy/{} --method {} --cron \"*/5 * * * *\"{}",
+            policy.name_any(),
+            chosen.name,
+            app.namespace_flag()
+        )));
+    }
+    Ok(chosen.clone())
+}
+
+/// Whether a method of the policy could run with these parameters; returns the kind of its backups, which volume snapshots
+/// do not have.
+pub(crate) fn runnable(
+    policy: &BackupPolicy,
+    method: &str,
+    sets: &[ActionSet],
+    parameters: &[(String, String)],
+) -> Result<Option<BackupType>> {
+    let named = policy.spec.backup_methods.iter().find(|known| known.name == method);
+    let set_name = named.filter(|known| !known.snapshot_volumes()).and_then(|known| known.action_set_name.as_ref());
+    let Some(set_name) = set_name else { return Ok(None) };
+    let what = || format!("method {method} cannot run");
+    let Some(set) = sets.iter().find(|set| set.name_any() == *set_name) else {
+        return Err(
+            CliError::missing(what(), format!("actionset/{set_name} does not exist")).hint("kubectl kbbackup install")
+        );
     };
     if let Some(status) = set.status.as_ref().filter(|status| status.phase == Some(Availability::Unavailable)) {
         let why = status.message.clone().unwrap_or_default();
-        return Err(CliError::missing(
-            format!("method {} cannot run", chosen.name),
-            format!("actionset/{set_name} is unavailable: {why}"),
-        ));
+        return Err(CliError::missing(what(), format!("actionset/{set_name} is unavailable: {why}")));
     }
-    if set.spec.backup_type == BackupType::Continuous {
-        return Err(CliError::usage(
-            format!("method {} is continuous", chosen.name),
-            "it is switched on by a BackupSchedule, not started as one backup",
-        ));
-    }
-    check_parameters(set, &args.param)?;
-    Ok(chosen.clone())
+    check_parameters(set, parameters)?;
+    Ok(Some(set.spec.backup_type))
 }
 
 /// Parameters that the action set does not know would be refused later, or ignored.

@@ -1,6 +1,6 @@
 //! `backup`.
 
-mod check;
+pub(crate) mod check;
 mod choose;
 
 use clap::Args;
@@ -90,6 +90,10 @@ pub(crate) struct BackupArgs {
 
     #[command(flatten)]
     pub write: WriteArgs,
+
+    /// Annotations, from commands that make a backup in their turn
+    #[arg(skip)]
+    pub notes: Vec<(String, String)>,
 }
 
 pub(crate) async fn run(ui: &Ui, app: &App, args: &BackupArgs) -> Result<Exit> {
@@ -123,6 +127,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &BackupArgs) -> Result<Exit> {
         deletion_policy: args.deletion_policy,
         parameters: args.param.clone(),
         labels: args.label.clone(),
+        annotations: args.notes.clone(),
     });
     let manifest = Manifest::of(&backup)?;
     if args.write.dry_run != DryRun::None {
@@ -141,7 +146,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &BackupArgs) -> Result<Exit> {
     ui.say(&format!("backing up {source_name} by method {} into {place}", method.name));
     let written = manifest::send(app, &manifest, How::Create, false).await?;
     manifest::announce(ui, std::slice::from_ref(&written), "created", args.write.output)?;
-    if args.source.is_none() {
+    if args.source.is_none() && args.policy.is_none() {
         ui.say(&format!(
             "the same without questions:\n  kubectl kbbackup backup policy/{} --method {}{}",
             policy.name_any(),

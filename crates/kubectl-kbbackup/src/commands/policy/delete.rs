@@ -44,7 +44,11 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
                 format!("backuppolicy/{name} is in use"),
                 format!("backupschedule/{} makes backups by it", schedule.name_any()),
             )
-            .hint(format!("kubectl delete backupschedule {}", schedule.name_any())));
+            .hint(format!(
+                "kubectl kbbackup schedule delete schedule/{}{}",
+                schedule.name_any(),
+                app.namespace_flag()
+            )));
         }
         let selector = format!("{}={name}", labels::BACKUP_POLICY);
         let backups = list_all(&app.here::<Backup>(), ListParams::default().labels(&selector), "backups").await?;
