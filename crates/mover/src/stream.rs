@@ -17,7 +17,7 @@ use crate::error::{Cause, Error, Result};
 use crate::manifest::Progress;
 use crate::pool::Pool;
 use crate::signal::Stop;
-use crate::storage::{Sink, Source};
+use crate::storage::{self, Sink, Source};
 
 /// Size of a buffer.
 const CHUNK: usize = 512 << 10;
@@ -181,7 +181,11 @@ async fn store(from: &mut Receiver<Bytes>, sink: &mut Sink, stop: &mut Stop) -> 
             error = stop.asked() => {
                 // Cut off in the middle, an upload that the server has just begun could not be aborted: its name would
                 // never arrive here.
-                let _ = tokio::time::timeout(SETTLE, write).await;
+                if tokio::time::timeout(SETTLE, &mut write).await.is_err() {
+                    // Failed rather than dropped, for the same reason.
+                    storage::cut_off();
+                    let _ = tokio::time::timeout(SETTLE, write).await;
+                }
                 return Err(error);
             }
             written = &mut write => written?,

@@ -21,6 +21,7 @@ pub(super) async fn run(context: Context) -> Result<()> {
     }
     // The seal goes first: a deletion that is cut short leaves no backup that claims to be whole.
     repo.store.remove(&absolute_key(&layout::seal(backup))).await.or_else(absent)?;
+    repo.store.sweep(&key).await?;
     let removed = repo.store.remove_all(&key).await.or_else(absent);
     let left = left(&repo, &key, true).await?;
     if !left.is_empty() {

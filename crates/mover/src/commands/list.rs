@@ -12,7 +12,7 @@ use crate::glob;
 use crate::output;
 use crate::repo::Repo;
 use crate::rpath::{Target, split};
-use crate::storage::{Depth, Entry, Found, no_directory};
+use crate::storage::{By, Depth, Entry, Found, Held, no_directory};
 
 pub(super) const FLAGS: &[Flag] = &[
     flag("dirs-only", Some('d'), Takes::Nothing, "only directories"),
@@ -88,28 +88,29 @@ async fn list(repo: &Repo, target: &Target, args: &Parsed, filter: &Filter<'_>, 
     if recursive && args.text("sort").is_none() {
         return repo.store.walk(&target.key, depth, &mut |entries| printer.print(repo, accepted(entries))).await;
     }
-    let mut all = Vec::new();
+    let (by, reverse) = (args.text("sort").unwrap_or("path"), args.is_set("reverse"));
+    if by == "path" && !reverse && depth == Depth::Levels(1) && repo.store.lists_in_order() {
+        return repo.store.walk(&target.key, depth, &mut |entries| printer.print(repo, accepted(entries))).await;
+    }
+    let mut all = Held::default();
     repo.store
         .walk(&target.key, depth, &mut |entries| {
-            all.extend(accepted(entries));
+            for entry in accepted(entries) {
+                all.push(&entry);
+            }
             Ok(())
         })
         .await?;
-    sort(&mut all, args.text("sort").unwrap_or("path"), args.is_set("reverse"));
-    printer.print(repo, all)
-}
-
-/// Ties go by ascending path, also when the order is reversed.
-fn sort(entries: &mut [Entry], by: &str, reverse: bool) {
-    let turn = |order: std::cmp::Ordering| if reverse { order.reverse() } else { order };
-    entries.sort_unstable_by(|left, right| {
-        let path = left.key.cmp(&right.key);
+    all.sort(
         match by {
-            "size" => turn(left.size.cmp(&right.size)).then(path),
-            "mtime" => turn(left.modified.cmp(&right.modified)).then(path),
-            _ => turn(path),
-        }
-    });
+            "size" => By::Size,
+            "mtime" => By::Modified,
+            _ => By::Name,
+        },
+        reverse,
+    );
+    all.dedup();
+    all.visit(&mut |entries| printer.print(repo, entries))
 }
 
 struct Filter<'a> {

@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use hyper::StatusCode;
 use s3s::dto::ETag;
-use s3s::{S3Result, s3_error};
+use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 use crate::error::{Error, Result};
 
@@ -34,7 +35,10 @@ pub(super) fn io_error(error: &io::Error) -> s3s::S3Error {
         io::ErrorKind::InvalidFilename => s3_error!(KeyTooLongError),
         // A full disk does not get better by trying again at once.
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            s3_error!(InvalidRequest, "no space left on device")
+            let mut full = S3Error::new(S3ErrorCode::Custom("InsufficientStorage".into()));
+            full.set_message("no space left on device");
+            full.set_status_code(StatusCode::INSUFFICIENT_STORAGE);
+            full
         }
         _ => s3_error!(InternalError, "{error}"),
     }

@@ -444,12 +444,7 @@ impl S3 for Endpoint {
             return Err(s3_error!(InvalidPart, "an upload has at least one part"));
         }
         let disk = self.disk.clone();
-        let (to_bucket, to_key) = (bucket.clone(), key.clone());
-        let meta = blocking(move || {
-            let whole = upload.assemble(&disk, &wanted)?;
-            disk.commit(&whole, &to_bucket, &to_key, create)
-        })
-        .await?;
+        let meta = blocking(move || upload.complete(&disk, &wanted, create)).await?;
         self.uploads.end(&id);
         ok(CompleteMultipartUploadOutput {
             bucket: Some(bucket),

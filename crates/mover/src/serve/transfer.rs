@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -69,7 +69,7 @@ impl Announced {
 /// Writes a body at an offset of a file and checks it. Returns its size. Nothing is synced.
 pub(super) async fn receive(
     body: Option<StreamingBlob>,
-    file: Arc<File>,
+    file: impl Deref<Target = File> + Send + 'static,
     offset: u64,
     announced: &Announced,
 ) -> S3Result<u64> {
@@ -88,6 +88,8 @@ pub(super) async fn receive(
     });
     let mut md5 = announced.md5.as_ref().map(|_| Md5::new());
     let mut hasher = announced.hasher();
+    // After a failed write the rest is read all the same: a client that is cut off while it sends would not hear why.
+    let mut writes = true;
     let received = loop {
         match body.try_next().await {
             Ok(Some(bytes)) => {
@@ -95,8 +97,8 @@ pub(super) async fn receive(
                     md5.update(&bytes);
                 }
                 hasher.update(&bytes);
-                if to.send(bytes).await.is_err() {
-                    break Ok(());
+                if writes {
+                    writes = to.send(bytes).await.is_ok();
                 }
             }
             Ok(None) => break Ok(()),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,8 +28,17 @@ pub(super) struct Upload {
     pub(super) key: String,
     /// The object to be, with the parts that came in order.
     whole: Arc<Unfinished>,
-    parts: Mutex<BTreeMap<i32, Part>>,
+    parts: Mutex<Parts>,
+    /// Shared by everything that is writing a part. A client that hung up may have left one behind.
+    writing: Arc<()>,
     touched: Mutex<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    by_number: BTreeMap<i32, Part>,
+    /// The object is being put together: parts that come now are too late.
+    closed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +66,7 @@ impl Uploads {
             key: key.to_owned(),
             whole: Arc::new(disk.begin().map_err(|error| io_error(&error))?),
             parts: Mutex::default(),
+            writing: Arc::default(),
             touched: Mutex::new(Instant::now()),
         };
         lock(&self.0).insert(id.clone(), Arc::new(upload));
@@ -97,29 +108,51 @@ impl Upload {
             return Err(s3_error!(InvalidArgument, "part numbers are 1 to 10000"));
         }
         let mut parts = lock(&self.parts);
-        let known = size.and_then(|size| match parts.get(&number) {
-            // A part that is sent again goes where it was.
-            Some(Part { size: before, place: Place::Whole(offset), .. }) if *before == size => Some(*offset),
+        if parts.closed {
+            return Err(s3_error!(NoSuchUpload));
+        }
+        let known = size.and_then(|size| match parts.by_number.get(&number) {
+            // A part that is sent again goes where it was, unless somebody may still be writing there.
+            Some(Part { size: before, place: Place::Whole(offset), .. }) if *before == size && !self.is_written() => {
+                Some(*offset)
+            }
             Some(_) => None,
-            None => offset_of(&parts, number),
+            None => offset_of(&parts.by_number, number),
         });
         let place = match known {
             Some(offset) => Place::Whole(offset),
             None => Place::Own(Arc::new(disk.begin().map_err(|error| io_error(&error))?)),
         };
         let size = size.unwrap_or(0);
-        parts.insert(number, Part { size, place: place.clone(), etag: None });
+        parts.by_number.insert(number, Part { size, place: place.clone(), etag: None });
         Ok(Slot { place, size, number, upload: self.clone() })
     }
 
     /// Numbers, tags and sizes of the parts that are there.
     pub(super) fn parts(&self) -> Vec<(i32, String, u64)> {
-        lock(&self.parts).iter().filter_map(|(number, part)| Some((*number, part.etag.clone()?, part.size))).collect()
+        let parts = lock(&self.parts);
+        parts.by_number.iter().filter_map(|(number, part)| Some((*number, part.etag.clone()?, part.size))).collect()
     }
 
-    /// Puts the named parts together. Blocks.
-    pub(super) fn assemble(&self, disk: &Disk, wanted: &[(i32, String)]) -> S3Result<Arc<Unfinished>> {
-        let parts = lock(&self.parts).clone();
+    fn is_written(&self) -> bool {
+        Arc::strong_count(&self.writing) > 1
+    }
+
+    /// Puts the named parts together and makes them an object. Blocks. Parts that come meanwhile or later are refused, so
+    /// that nobody writes into what is an object already.
+    pub(super) fn complete(&self, disk: &Disk, wanted: &[(i32, String)], create: bool) -> S3Result<std::fs::Metadata> {
+        if std::mem::replace(&mut lock(&self.parts).closed, true) {
+            return Err(s3_error!(OperationAborted, "the upload is being completed"));
+        }
+        let done = self.assemble(disk, wanted).and_then(|whole| disk.commit(&whole, &self.bucket, &self.key, create));
+        if done.is_err() {
+            lock(&self.parts).closed = false;
+        }
+        done
+    }
+
+    fn assemble(&self, disk: &Disk, wanted: &[(i32, String)]) -> S3Result<Arc<Unfinished>> {
+        let parts = lock(&self.parts).by_number.clone();
         let mut chosen = Vec::with_capacity(wanted.len());
         let mut last = 0;
         for (number, etag) in wanted {
@@ -137,7 +170,7 @@ impl Upload {
             total += part.size;
             fits
         });
-        if in_place {
+        if in_place && !self.is_written() {
             self.whole.file.set_len(total).map_err(|error| io_error(&error))?;
             return Ok(self.whole.clone());
         }
@@ -187,15 +220,30 @@ pub(super) fn copy_range(from: &File, mut read: u64, to: &File, mut write: u64, 
     Ok(())
 }
 
+/// A file that a part is being written to, as long as somebody holds it.
+#[derive(Clone)]
+pub(super) struct PartFile {
+    file: Arc<File>,
+    _writing: Arc<()>,
+}
+
+impl Deref for PartFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
 impl Slot {
     /// File and offset to write to. The file stays as long as somebody holds this.
-    pub(super) fn file(&self) -> S3Result<(Arc<File>, u64)> {
+    pub(super) fn file(&self) -> S3Result<(PartFile, u64)> {
         let (unfinished, offset) = match &self.place {
             Place::Whole(offset) => (&self.upload.whole, *offset),
             Place::Own(own) => (own, 0),
         };
         let file = unfinished.file.try_clone().map_err(|error| io_error(&error))?;
-        Ok((Arc::new(file), offset))
+        Ok((PartFile { file: Arc::new(file), _writing: self.upload.writing.clone() }, offset))
     }
 
     /// Says that the part is written. Returns its tag.
@@ -204,7 +252,8 @@ impl Slot {
             return Err(s3_error!(IncompleteBody));
         }
         let etag = format!("{:032x}-1", rand::random::<u128>());
-        lock(&self.upload.parts).insert(self.number, Part { size, place: self.place, etag: Some(etag.clone()) });
+        let mut parts = lock(&self.upload.parts);
+        parts.by_number.insert(self.number, Part { size, place: self.place, etag: Some(etag.clone()) });
         Ok(etag)
     }
 }

@@ -59,7 +59,7 @@ fn container<'a>(options: &Options<'a>, kind: &str) -> Result<(&'a str, &'a str)
 fn finish(operator: opendal::Result<Operator>, options: &Options<'_>, limits: Limits) -> Result<Remote> {
     let client = http::client(!options.bool("no_check_certificate", false)?)?;
     let operator = operator.map_err(|error| Error::other(error.to_string()))?;
-    Ok(Remote::new(operator, client, limits))
+    Ok(Remote::new(&operator, &client, limits))
 }
 
 pub(super) fn azure(options: &Options<'_>) -> Result<Remote> {

@@ -1,5 +1,7 @@
 //! The file system: atomic, durable objects as plain files.
 
+mod walk;
+
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,11 +13,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Depth, Entry, Found, TEMPORARY, Visit, no_directory};
+use super::{Entry, Found, TEMPORARY};
 use crate::config::value::Options;
 use crate::error::{Cause, Error, Result};
 use crate::pool::Pool;
-use crate::rpath;
 
 /// How much is read at once.
 const CHUNK: usize = 1 << 20;
@@ -72,70 +73,6 @@ impl Local {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Missing),
             Err(error) => Err(Error::file("lstat", &path, &error)),
         }
-    }
-
-    pub(super) fn walk(&self, key: &str, depth: Depth, visit: Visit<'_>) -> Result<()> {
-        // Depth first with the children of a directory behind all of its entries, so that memory holds one directory
-        // and the names of the waiting ones.
-        let mut waiting = vec![(key.to_owned(), 1usize)];
-        let mut first = true;
-        while let Some((dir, level)) = waiting.pop() {
-            let entries = match self.read_dir(&dir) {
-                Ok(entries) => entries,
-                Err(error) if first => return Err(error),
-                // A directory that vanished or may not be read does not end a listing.
-                Err(error) if error.is(Cause::NotFound) => continue,
-                Err(error) => {
-                    crate::output::note(&format!("ERROR : {dir}: error listing: {error}"));
-                    continue;
-                }
-            };
-            first = false;
-            if depth == Depth::All || matches!(depth, Depth::Levels(levels) if level < levels) {
-                let children = entries.iter().rev().filter(|entry| entry.dir);
-                waiting.extend(children.map(|entry| (entry.key.clone(), level + 1)));
-            }
-            visit(entries)?;
-        }
-        Ok(())
-    }
-
-    /// The sorted entries of one directory.
-    fn read_dir(&self, dir: &str) -> Result<Vec<Entry>> {
-        let path = self.path(dir);
-        let listing = fs::read_dir(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => no_directory(),
-            _ => Error::file("failed to read directory entry: readdirent", &path, &error).within("error in ListJSON"),
-        });
-        let listing = match listing {
-            // The contract: a directory that may not be read is reported and looks empty.
-            Err(error) if error.is(Cause::AccessDenied) => {
-                crate::output::note(&format!("ERROR : {dir}: error listing: {error}"));
-                return Ok(Vec::new());
-            }
-            other => other?,
-        };
-        let mut entries = Vec::new();
-        for item in listing {
-            let item = item.map_err(|error| Error::file("readdirent", &path, &error))?;
-            let name = item.file_name().to_string_lossy().into_owned();
-            let meta = match self.metadata(&item.path()) {
-                Ok(meta) => meta,
-                Err(error) => {
-                    if fs::symlink_metadata(item.path()).is_ok() {
-                        crate::output::note(&format!("ERROR : {name}: {}", crate::error::reason(&error)));
-                    }
-                    continue;
-                }
-            };
-            if meta.is_dir() || meta.is_file() {
-                entries.push(Self::entry(rpath::join(dir, &name), &meta));
-            } else {
-                crate::output::note(&format!("NOTICE: {name}: can't copy, it is not a regular file"));
-            }
-        }
-        entries.sort_unstable_by(|left, right| left.key.cmp(&right.key));
-        Ok(entries)
     }
 
     pub(super) fn read(&self, key: &str) -> Result<Reader> {

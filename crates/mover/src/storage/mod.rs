@@ -4,18 +4,23 @@
 //! operating system), so the file system has an implementation of its own; see `FORMAT.md`.
 
 mod cloud;
+mod held;
 mod http;
+mod leftovers;
 mod local;
 mod remote;
 mod s3;
+mod transport;
 mod upload;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
+pub(crate) use held::{By, Held};
 pub(crate) use http::CERTIFICATES;
 use local::Local;
 use remote::Remote;
+pub(crate) use transport::cut_off;
 
 use crate::config::ini::Ini;
 use crate::config::value::Options;
@@ -91,6 +96,11 @@ impl Store {
 
     /// Whether directories exist by themselves, as in a file system.
     pub(crate) fn has_directories(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+
+    /// Whether the entries of a directory come sorted by name.
+    pub(crate) fn lists_in_order(&self) -> bool {
         matches!(self, Self::Local(_))
     }
 

@@ -1,6 +1,5 @@
 //! Object stores behind OpenDAL.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +8,12 @@ use jiff::Timestamp;
 use opendal::layers::{RetryLayer, TimeoutLayer};
 use opendal::{ErrorKind, FuturesBytesStream, Lister, Operator};
 
+use super::leftovers::Leftovers;
+use super::transport::{Patience, Transport};
 use super::upload::{Limits, Upload};
-use super::{Depth, Entry, Found, TEMPORARY, Visit};
+use super::{By, Depth, Entry, Found, Held, TEMPORARY, Visit};
 use crate::error::{Cause, Error, Result};
+use crate::rpath::split;
 
 /// How a listing is handed on: entries per block.
 const PAGE: usize = 1000;
@@ -25,32 +27,53 @@ pub(crate) struct Remote {
     quick: Operator,
     /// Rides out a server's restart: for the middle of a long transfer.
     patient: Operator,
+    /// As quick, but never tries again by itself.
+    once: Operator,
     limits: Limits,
+    /// Where the store can tell which uploads are unfinished.
+    leftovers: Option<Leftovers>,
 }
 
 impl Remote {
-    pub(super) fn new(operator: Operator, client: reqwest::Client, limits: Limits) -> Self {
-        let transport = opendal::HttpTransporter::new(opendal_http_transport_reqwest::ReqwestTransport::new(client));
-        let context = operator.base_context().with_http_transport(transport);
-        let operator = operator.with_context(context);
-        // The timeout is inside the retry: a try that hangs is tried again. Questions are short; bodies may take their time.
-        let patience = |times, longest, question, body| {
-            operator
-                .clone()
-                .layer(
-                    TimeoutLayer::new()
-                        .with_timeout(Duration::from_secs(question))
-                        .with_io_timeout(Duration::from_secs(body)),
-                )
-                .layer(
-                    RetryLayer::new()
-                        .with_jitter()
-                        .with_min_delay(Duration::from_millis(200))
-                        .with_max_delay(Duration::from_secs(longest))
-                        .with_max_times(times),
-                )
+    pub(super) fn new(operator: &Operator, client: &reqwest::Client, limits: Limits) -> Self {
+        Self::with_patience(operator, client, limits, Patience::QUICK, Patience::LONG)
+    }
+
+    fn with_patience(
+        operator: &Operator,
+        client: &reqwest::Client,
+        limits: Limits,
+        quick: Patience,
+        long: Patience,
+    ) -> Self {
+        let with = |patience: Patience| {
+            let transport = opendal::HttpTransporter::new(Transport::new(client.clone(), patience));
+            let context = operator.base_context().with_http_transport(transport);
+            // The transport gives up first; this is for what hangs elsewhere. It is inside the retry, so that a try that
+            // hangs is tried again.
+            let longest = patience.total + Duration::from_secs(30);
+            let limit = TimeoutLayer::new().with_timeout(longest).with_io_timeout(longest);
+            operator.clone().with_context(context).layer(limit)
         };
-        Self { quick: patience(3, 2, 6, 60), patient: patience(10, 20, 60, 300), limits }
+        let retry = |times, longest| {
+            RetryLayer::new()
+                .with_jitter()
+                .with_min_delay(Duration::from_millis(200))
+                .with_max_delay(Duration::from_secs(longest))
+                .with_max_times(times)
+        };
+        Self {
+            quick: with(quick).layer(retry(3, 2)),
+            patient: with(long).layer(retry(10, 20)),
+            once: with(quick),
+            limits,
+            leftovers: None,
+        }
+    }
+
+    /// The same, with a way to find unfinished uploads.
+    pub(super) fn with_leftovers(self, leftovers: Leftovers) -> Self {
+        Self { leftovers: Some(leftovers), ..self }
     }
 
     pub(super) async fn lookup(&self, key: &str) -> Result<Found> {
@@ -67,7 +90,7 @@ impl Remote {
             })),
             Ok(_) => Ok(Found::Missing),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Found::Missing),
-            Err(error) => Err(failure(&error)),
+            Err(error) => Err(explain(&self.quick, key, &error).await),
         }
     }
 
@@ -99,40 +122,40 @@ impl Remote {
         }
     }
 
-    /// One level: directories carry the contract's fixed time.
+    /// One level, in the store's order: directories carry the contract's fixed time.
     async fn walk_one(&self, key: &str, visit: Visit<'_>) -> Result<()> {
         let mut lister = self.lister(key, false).await?;
-        let mut entries = Vec::new();
+        let mut page = Vec::with_capacity(PAGE);
         while let Some(item) = lister.next().await {
             let item = item.map_err(|error| failure(&error))?;
-            if let Some(entry) = entry(key, &item) {
-                entries.push(entry);
+            page.extend(entry(key, &item));
+            if page.len() == PAGE {
+                visit(std::mem::replace(&mut page, Vec::with_capacity(PAGE)))?;
             }
         }
-        entries.sort_unstable_by(|left, right| left.key.cmp(&right.key));
-        entries.dedup_by(|left, right| left.key == right.key && left.dir == right.dir);
-        visit(entries)
+        visit(page)
     }
 
-    /// Everything: objects in the store's order first, then the directories that their keys imply.
+    /// Everything: objects in the store's order first, then the directories that their keys imply, sorted.
     async fn walk_all(&self, key: &str, visit: Visit<'_>) -> Result<()> {
-        let now = Timestamp::now();
-        let mut dirs = BTreeSet::new();
+        let modified = Timestamp::now();
+        let mut dirs = Held::default();
+        // The directory of the last object. Keys come sorted, so the objects of a directory are neighbours; of a store
+        // that does not sort, directories are noted several times.
+        let mut last = String::new();
         let mut page = Vec::with_capacity(PAGE);
         let mut lister = self.lister(key, true).await?;
         while let Some(item) = lister.next().await {
             let item = item.map_err(|error| failure(&error))?;
             let Some(entry) = entry(key, &item) else { continue };
-            let mut parent = entry.key.as_str();
-            while let Some((dir, _)) = parent.rsplit_once('/')
-                && dir.len() > key.len()
-                && !dirs.contains(dir)
-            {
-                dirs.insert(dir.to_owned());
-                parent = dir;
+            let dir = if entry.dir { entry.key.as_str() } else { split(&entry.key).0 };
+            let mut missing = dir;
+            while missing.len() > key.len() && !(is_below(&last, missing)) {
+                dirs.push(&Entry { key: missing.to_owned(), dir: true, size: -1, modified, etag: None });
+                missing = split(missing).0;
             }
+            dir.clone_into(&mut last);
             if entry.dir {
-                dirs.insert(entry.key);
                 continue;
             }
             page.push(entry);
@@ -141,8 +164,9 @@ impl Remote {
             }
         }
         visit(page)?;
-        let dirs = dirs.into_iter().map(|key| Entry { key, dir: true, size: -1, modified: now, etag: None });
-        visit(dirs.collect())
+        dirs.sort(By::Name, false);
+        dirs.dedup();
+        dirs.visit(visit)
     }
 
     pub(super) async fn read(&self, entry: &Entry) -> Result<Download> {
@@ -163,29 +187,58 @@ impl Remote {
     }
 
     pub(super) async fn put_new(&self, key: &str, bytes: Bytes) -> Result<bool> {
-        match self.quick.write_with(key, bytes.clone()).if_not_exists(true).await {
-            Ok(_) => Ok(true),
-            Err(error) if matches!(error.kind(), ErrorKind::ConditionNotMatch | ErrorKind::AlreadyExists) => Ok(false),
-            // A server without conditional writes: looking first leaves a window between look and write, in which a second
-            // writer of the same key could win. Two sealing actions of one backup never run at once, so this is the
-            // best such a server can do.
-            Err(error) if error.kind() == ErrorKind::Unsupported || error.to_string().contains("NotImplemented") => {
-                if let Found::File(_) = self.lookup(key).await? {
-                    return Ok(false);
+        // An answer that was lost leaves it open whether the object was stored; then the next try is refused by our own.
+        let mut doubt = false;
+        let mut pauses = [200, 800, 2000].into_iter();
+        loop {
+            let Err(error) = self.once.write_with(key, bytes.clone()).if_not_exists(true).await else {
+                return Ok(true);
+            };
+            match error.kind() {
+                ErrorKind::ConditionNotMatch | ErrorKind::AlreadyExists => {
+                    return Ok(doubt && self.holds(key, &bytes).await?);
                 }
-                self.quick.write(key, bytes).await.map_err(|error| failure(&error))?;
-                Ok(true)
+                ErrorKind::Unsupported => return self.put_unless_seen(key, bytes).await,
+                _ if error.to_string().contains("NotImplemented") => return self.put_unless_seen(key, bytes).await,
+                _ if !error.is_temporary() => return Err(failure(&error)),
+                _ => doubt = true,
             }
-            Err(error) => Err(failure(&error)),
+            let Some(pause) = pauses.next() else { return Err(failure(&error)) };
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
+    }
+
+    /// For a server without conditional writes: looking first leaves a window between look and write, in which a second
+    /// writer of the same key could win. Two sealing actions of one backup never run at once, so this is the best such a
+    /// server can do.
+    async fn put_unless_seen(&self, key: &str, bytes: Bytes) -> Result<bool> {
+        if let Found::File(_) = self.lookup(key).await? {
+            return Ok(false);
+        }
+        self.quick.write(key, bytes).await.map_err(|error| failure(&error))?;
+        Ok(true)
+    }
+
+    /// Whether these bytes lie there.
+    async fn holds(&self, key: &str, bytes: &Bytes) -> Result<bool> {
+        let meta = self.quick.stat(key).await.map_err(|error| failure(&error))?;
+        if meta.content_length() != bytes.len() as u64 {
+            return Ok(false);
+        }
+        let there = self.quick.read(key).await.map_err(|error| failure(&error))?;
+        Ok(there.to_vec() == bytes[..])
     }
 
     pub(super) async fn remove(&self, key: &str) -> Result<()> {
         self.quick.delete(key).await.map_err(|error| failure(&error))
     }
 
-    /// Removes the segments of uploads that died. Only called when nobody writes there any more.
+    /// Removes the segments of uploads that died, and what the store keeps of them. Only called when nobody writes there
+    /// any more.
     pub(super) async fn sweep(&self, key: &str) -> Result<()> {
+        if let Some(leftovers) = &self.leftovers {
+            leftovers.abort_below(key).await?;
+        }
         let mut lister = self.lister(key, true).await?;
         while let Some(item) = lister.next().await {
             let item = item.map_err(|error| failure(&error))?;
@@ -198,7 +251,8 @@ impl Remote {
 
     pub(super) async fn remove_all(&self, key: &str) -> Result<()> {
         let mut lister = self.lister(key, true).await?;
-        let mut deleter = self.quick.deleter().await.map_err(|error| failure(&error))?;
+        // Removing a thousand objects at once may take a server longer than a question.
+        let mut deleter = self.patient.deleter().await.map_err(|error| failure(&error))?;
         let dir = format!("{key}/");
         while let Some(item) = lister.next().await {
             let item = item.map_err(|error| failure(&error))?;
@@ -208,6 +262,11 @@ impl Remote {
         }
         deleter.close().await.map_err(|error| failure(&error))
     }
+}
+
+/// Whether a directory is another, or below it.
+fn is_below(dir: &str, other: &str) -> bool {
+    dir.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn entry(listed: &str, item: &opendal::Entry) -> Option<Entry> {
@@ -255,6 +314,18 @@ impl Download {
     }
 }
 
+/// Why a HEAD was refused: its answer has no body that could say so, that of a refused read has one.
+pub(super) async fn explain(quick: &Operator, key: &str, error: &opendal::Error) -> Error {
+    let silent = failure(error);
+    if !silent.text.contains("answered with status 4") {
+        return silent;
+    }
+    match quick.read_with(key).range(0..1).await {
+        Err(said) if said.kind() != ErrorKind::NotFound => failure(&said),
+        _ => silent,
+    }
+}
+
 /// Names the cause of a store's refusal.
 pub(super) fn failure(error: &opendal::Error) -> Error {
     let whole = chain(error);
@@ -265,6 +336,8 @@ pub(super) fn failure(error: &opendal::Error) -> Error {
         Cause::ClockSkew
     } else if has(&["AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraint"]) {
         Cause::WrongRegion
+    } else if has(&["InsufficientStorage", "StorageFull", "QuotaExceeded", "status: 507"]) {
+        Cause::NoSpace
     } else if has(&["dns: "]) {
         Cause::Dns
     } else if has(&["certificate", "TLS", "tls handshake", "InvalidContentType", "HandshakeFailure"]) {
@@ -274,6 +347,11 @@ pub(super) fn failure(error: &opendal::Error) -> Error {
         "client error (Connect)",
         "tcp connect error",
         "operation timeout reached",
+        "no answer within",
+        "the answer stopped",
+        "client error (SendRequest)",
+        "http response got too little data",
+        "read data from http response",
     ]) {
         Cause::Unreachable
     } else {
@@ -315,6 +393,9 @@ fn brief(whole: &str) -> String {
     }
     if let Some(status) = word("status") {
         return format!("{operation}: the server answered with status {status}");
+    }
+    if whole.contains("deserialize xml") {
+        return format!("{operation}: the server's answer cannot be read");
     }
     // "kind at operation, context: { … } => message: cause: cause"
     let words = whole.split_once(" => ").map_or(whole, |(_, words)| words);

@@ -3,7 +3,11 @@
 use opendal::Operator;
 use opendal::services::S3;
 
+use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
+use reqsign_core::{Context, Signer};
+
 use super::http;
+use super::leftovers::Leftovers;
 use super::remote::Remote;
 use super::upload::Limits;
 use crate::config::value::Options;
@@ -99,7 +103,42 @@ pub(super) fn open(options: &Options<'_>) -> Result<Remote> {
         .server_side_encryption_customer_key_md5(options.text("sse_customer_key_md5").unwrap_or_default());
     let client = http::client(!options.bool("no_check_certificate", false)?)?;
     let operator = Operator::new(builder).map_err(|error| Error::other(format!("s3: {error}")))?;
-    Ok(Remote::new(operator, client, Limits::S3))
+    let remote = Remote::new(&operator, &client, Limits::S3);
+    Ok(match leftovers(provider, options, client)? {
+        Some(leftovers) => remote.with_leftovers(leftovers),
+        None => remote,
+    })
+}
+
+/// What finds unfinished uploads; none under an assumed role, whose credentials only OpenDAL has.
+fn leftovers(provider: &str, options: &Options<'_>, client: reqwest::Client) -> Result<Option<Leftovers>> {
+    let (bucket, prefix) = bucket(options)?;
+    let Some(endpoint) = endpoint(provider, options) else { return Ok(None) };
+    let address = match endpoint.split_once("://") {
+        Some((scheme, host)) if virtual_host(provider, options)? => format!("{scheme}://{bucket}.{host}"),
+        _ => format!("{endpoint}/{bucket}"),
+    };
+    let request = RequestSigner::new("s3", options.text("region").unwrap_or("us-east-1"));
+    let signer: Option<Signer<Credential>> = match (options.text("access_key_id"), options.text("secret_access_key")) {
+        _ if options.text("role_arn").is_some() => return Ok(None),
+        (Some(key), Some(secret)) => {
+            let fixed = StaticCredentialProvider::new(key, secret);
+            let fixed = match options.text("session_token") {
+                Some(token) => fixed.with_session_token(token),
+                None => fixed,
+            };
+            Some(Signer::new(Context::new(), fixed, request))
+        }
+        _ if options.bool("env_auth", false)? => {
+            let found = match options.text("profile") {
+                Some(profile) => DefaultCredentialProvider::builder().with_profile(profile).build(),
+                None => DefaultCredentialProvider::builder().build(),
+            };
+            Some(Signer::new(Context::new(), found, request))
+        }
+        _ => None,
+    };
+    Ok(Some(Leftovers::new(client, signer, address, prefix)))
 }
 
 /// Bucket and prefix of `root`.

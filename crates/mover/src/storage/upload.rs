@@ -8,10 +8,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use opendal::{Buffer, ErrorKind, Operator, Writer};
+use opendal::{Buffer, ErrorKind, Metadata, Operator, Writer};
 
 use super::TEMPORARY;
-use super::remote::failure;
+use super::remote::{explain, failure};
 use crate::error::{Error, Result};
 use crate::output;
 use crate::rpath::{join, split};
@@ -31,18 +31,42 @@ pub(super) struct Limits {
     pub(super) segment: usize,
     /// Largest piece of a segment that is copied at once.
     pub(super) copy: u64,
+    /// Most bytes an object may have.
+    pub(super) object: u64,
 }
 
 impl Limits {
     /// 39 GiB go straight into the object; segments have 78 GiB, copied in 40 pieces: the 5,000 parts that are left reach
     /// far beyond the 5 TiB that an object may have.
-    pub(super) const S3: Self =
-        Self { part: 8 << 20, parallel: 3, parts: 10_000, direct: 5000, segment: 10_000, copy: 2 << 30 };
+    pub(super) const S3: Self = Self {
+        part: 8 << 20,
+        parallel: 3,
+        parts: 10_000,
+        direct: 5000,
+        segment: 10_000,
+        copy: 2 << 30,
+        object: 5 << 40,
+    };
 
     /// 50,000 blocks, of which 40,000 keep their size: 312 GiB.
-    pub(super) const AZURE: Self =
-        Self { part: 8 << 20, parallel: 3, parts: 50_000, direct: 40_000, segment: 40_000, copy: 2 << 30 };
+    pub(super) const AZURE: Self = Self {
+        part: 8 << 20,
+        parallel: 3,
+        parts: 50_000,
+        direct: 40_000,
+        segment: 40_000,
+        copy: 2 << 30,
+        object: 190 << 40,
+    };
     pub(super) const GCS: Self = Self::S3;
+
+    fn too_large(self) -> Error {
+        Error::other(format!("the object is larger than {} TiB, the most that this store can hold", self.object >> 40))
+    }
+
+    fn too_many(self) -> Error {
+        Error::other(format!("the object needs more than {} parts, the most that this store can hold", self.parts))
+    }
 
     /// Size of the part with this number, from 0, where segments cannot be had.
     fn growing(self, number: usize) -> usize {
@@ -51,6 +75,9 @@ impl Limits {
         self.part << if number < self.direct { 0 } else { (behind / step + 1).min(8) }
     }
 }
+
+/// Up to this size an object is sent without asking first whether anybody answers.
+const SMALL: usize = 1 << 20;
 
 /// Where parts go.
 enum Route {
@@ -76,6 +103,10 @@ pub(crate) struct Upload {
     key: String,
     limits: Limits,
     writer: Option<Writer>,
+    /// Bytes handed over so far.
+    size: u64,
+    /// The object that lay there before.
+    before: Option<Metadata>,
     /// Parts of the object so far.
     number: usize,
     route: Route,
@@ -93,6 +124,8 @@ impl Upload {
             key: key.to_owned(),
             limits,
             writer: None,
+            size: 0,
+            before: None,
             number: 0,
             route: Route::Direct,
             segments: Vec::new(),
@@ -109,6 +142,10 @@ impl Upload {
     }
 
     pub(super) async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        self.size += bytes.len() as u64;
+        if self.size > self.limits.object {
+            return Err(self.limits.too_large());
+        }
         while !bytes.is_empty() {
             let piece = bytes.split_to((self.part_size() - self.filled).min(bytes.len()));
             self.filled += piece.len();
@@ -131,14 +168,10 @@ impl Upload {
             return self.flush_to_segment(part).await;
         }
         if self.number >= self.limits.parts {
-            return Err(Error::other("the object has reached the largest size that this store can hold"));
+            return Err(self.limits.too_many());
         }
         if self.writer.is_none() {
-            // A dead endpoint is named quickly, before the patient writer starts.
-            match self.quick.stat(&self.key).await {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failure(&error)),
-                _ => {}
-            }
+            self.look().await?;
             self.writer = Some(self.begin(&self.key).await?);
         }
         self.number += 1;
@@ -146,6 +179,16 @@ impl Upload {
             Some(writer) => writer.write(part).await.map_err(|error| failure(&error)),
             None => Ok(()),
         }
+    }
+
+    /// Looks at what is there before the patient writer starts: a dead endpoint is named quickly.
+    async fn look(&mut self) -> Result<()> {
+        self.before = match self.quick.stat(&self.key).await {
+            Ok(meta) => Some(meta),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(explain(&self.quick, &self.key, &error).await),
+        };
+        Ok(())
     }
 
     async fn begin(&self, key: &str) -> Result<Writer> {
@@ -186,7 +229,7 @@ impl Upload {
         while at < segment.size {
             let end = (at + self.limits.copy).min(segment.size);
             if self.number >= self.limits.parts {
-                return Err(Error::other("the object has reached the largest size that this store can hold"));
+                return Err(self.limits.too_many());
             }
             self.number += 1;
             writer.copy_from(&segment.key, at..end).await.map_err(|error| failure(&error))?;
@@ -230,11 +273,21 @@ impl Upload {
     pub(super) async fn commit(mut self) -> Result<()> {
         if self.writer.is_none() && self.part_size() > self.filled {
             let whole = Buffer::from(std::mem::take(&mut self.part));
-            return self.quick.write(&self.key, whole).await.map(drop).map_err(|error| failure(&error));
+            let operator = if whole.len() > SMALL {
+                self.look().await?;
+                &self.patient
+            } else {
+                &self.quick
+            };
+            return operator.write(&self.key, whole).await.map(drop).map_err(|error| failure(&error));
         }
-        let result = self.complete().await;
+        let mut result = self.complete().await;
         if result.is_err() {
-            self.abandon().await;
+            if self.is_done().await {
+                result = Ok(());
+            } else {
+                self.abandon().await;
+            }
         }
         self.remove_segments().await;
         result
@@ -248,6 +301,20 @@ impl Upload {
         match &mut self.writer {
             Some(writer) => writer.close().await.map(drop).map_err(|error| failure(&error)),
             None => Ok(()),
+        }
+    }
+
+    /// Whether the store has finished the object although it said otherwise, or nothing: its answer was lost on the way,
+    /// and it does not know the upload any more when it is asked again. Nobody but us could have put an object of just
+    /// this size there meanwhile, or has as good a right to it.
+    async fn is_done(&self) -> bool {
+        let version = |meta: &Metadata| (meta.etag().map(str::to_owned), meta.last_modified());
+        match self.quick.stat(&self.key).await {
+            Ok(now) => {
+                now.content_length() == self.size
+                    && self.before.as_ref().is_none_or(|before| version(before) != version(&now))
+            }
+            Err(_) => false,
         }
     }
 
@@ -344,7 +411,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = endpoint(dir.path()).await;
         let part = 5 << 20;
-        let limits = Limits { part, parallel: 2, parts: 100, direct: 2, segment: 2, copy: 6 << 20 };
+        let limits = Limits { part, parallel: 2, parts: 100, direct: 2, segment: 2, copy: 6 << 20, object: 1 << 40 };
         let bytes: Vec<u8> = (0..9 * part + 12_345).map(|at| (at * 31 % 251) as u8).collect();
         let mut upload = upload(&store, limits);
         for piece in bytes.chunks(777_777) {
@@ -360,7 +427,8 @@ mod tests {
     async fn an_abandoned_upload_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let store = endpoint(dir.path()).await;
-        let limits = Limits { part: 5 << 20, parallel: 2, parts: 100, direct: 1, segment: 2, copy: 6 << 20 };
+        let limits =
+            Limits { part: 5 << 20, parallel: 2, parts: 100, direct: 1, segment: 2, copy: 6 << 20, object: 1 << 40 };
         let mut upload = upload(&store, limits);
         for _ in 0..6 {
             upload.write(Bytes::from(vec![1; 5 << 20])).await.unwrap();

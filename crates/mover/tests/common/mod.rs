@@ -1,6 +1,8 @@
 //! What the tests of the binary share: running it, an endpoint of its own, data.
 #![allow(dead_code)]
 
+pub(crate) mod proxy;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -138,17 +140,25 @@ impl Endpoint {
         self.dir.path().join("root").join(name)
     }
 
+    pub(crate) fn address(&self) -> &str {
+        self.conf["endpoint"].trim_start_matches("http://")
+    }
+
     /// Waits until the server holds nothing that is not an object.
     #[track_caller]
     pub(crate) fn nothing_is_unfinished(&self) {
-        let left = || std::fs::read_dir(self.path(".kbbackup-serve")).unwrap().count();
         for _ in 0..100 {
-            if left() == 0 {
+            if self.unfinished() == 0 {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        panic!("{} unfinished files stay on the server", left());
+        panic!("{} unfinished files stay on the server", self.unfinished());
+    }
+
+    /// How many files the server holds that are no objects.
+    pub(crate) fn unfinished(&self) -> usize {
+        std::fs::read_dir(self.path(".kbbackup-serve")).unwrap().count()
     }
 
     /// Kills the server without warning and starts it again on the same address and directory.
@@ -204,7 +214,7 @@ impl Client<'_> {
     pub(crate) fn mover(&self, args: &[&str]) -> Run {
         let lines: Vec<String> = self.conf.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         let lines = lines.join("\n");
-        let path = self.endpoint.dir.path().join(format!("{:x}.conf", blake3::hash(lines.as_bytes()).as_bytes()[0]));
+        let path = self.endpoint.dir.path().join(format!("{}.conf", blake3::hash(lines.as_bytes()).to_hex()));
         std::fs::write(&path, format!("[storage]\n{lines}")).unwrap();
         let mut all = vec!["-c", path.to_str().unwrap()];
         all.extend(args);
