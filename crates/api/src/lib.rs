@@ -21,6 +21,7 @@ pub mod conditions;
 pub mod events;
 mod lenient;
 pub mod names;
+pub mod recovery;
 pub mod schema;
 pub mod snapshot;
 pub mod v1alpha1;

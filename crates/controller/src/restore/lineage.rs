@@ -4,6 +4,7 @@
 
 use kbbackup_api::events::EventReason;
 use kbbackup_api::names::annotations;
+use kbbackup_api::recovery;
 use kbbackup_api::v1alpha1::{ActionSet, Backup, BackupType, Restore};
 use kbbackup_core::chain::Kind;
 use kbbackup_core::pitr;
@@ -56,7 +57,7 @@ pub fn has_started(restore: &Restore) -> bool {
 async fn continuous(ctx: &Context, restore: &Restore, backup: &Backup, recipe: ActionSet) -> Result<Vec<Set>, Error> {
     let started = has_started(restore);
     let base = if started { recorded_base(restore) } else { chosen_base(ctx, restore, backup, &recipe)? };
-    let skips = sets::skips_base(&recipe);
+    let skips = recovery::skips_base(&recipe);
     let own = Set::alone(backup.clone(), recipe);
     let Some(name) = base else { return Ok(vec![own]) };
     let base = whole(ctx, backup, &name, started).await?;
@@ -92,9 +93,9 @@ fn chosen_base(
     let time = restore.spec.restore_time.as_deref().filter(|text| !text.is_empty());
     let time = time.map(|text| text.parse().map_err(|_| Refusal::fatal(format!("restoreTime {text:?} is no time"))));
     let around = ctx.stores.backups.in_namespace(&backup.namespace().unwrap_or_default());
-    let same = around.iter().filter(|other| sets::same_database(backup, other));
-    let bases: Vec<pitr::Base> = same.filter_map(sets::base).collect();
-    let log = sets::log(backup, recipe)?;
+    let same = around.iter().filter(|other| recovery::same_database(backup, other));
+    let bases: Vec<pitr::Base> = same.filter_map(recovery::base).collect();
+    let log = recovery::log(backup, recipe).map_err(Refusal::fatal)?;
     let base = pitr::base(&log, &bases, time.transpose()?).map_err(Refusal::fatal)?;
     Ok(base.map(|base| base.name.clone()))
 }

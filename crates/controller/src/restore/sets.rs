@@ -3,13 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use kbbackup_api::names::{TRUE, annotations, labels};
 use kbbackup_api::v1alpha1::{
     ActionSet, ActionStatus, Backup, BackupPhase, BackupStatusTarget, BackupType, PodSelectionStrategy,
     RequiredPolicyForAllPodSelection, RestoreVolumeClaim, VolumeConfig,
 };
 use kbbackup_core::chain::{self, Chain, Link};
-use kbbackup_core::{names, pitr};
+use kbbackup_core::names;
 use kube::ResourceExt as _;
 
 use crate::backup::{link, plan};
@@ -106,55 +105,6 @@ pub fn carries(parent: &Backup, child: &Backup, started: bool) -> Result<(), Ref
             Err(Refusal::fatal(format!("differential backup {child} cannot build on backup {parent}: {why}")))
         }
     }
-}
-
-/// Behaviour 6.4: whether `other` is of the same database as the continuous backup `log`: by the labels that name a
-/// cluster, those that the log has; without any, by the policy. Our own labels tell plain StatefulSets apart, which may
-/// share `app.kubernetes.io/instance` with their neighbours.
-pub fn same_database(log: &Backup, other: &Backup) -> bool {
-    const THEIRS: [&str; 3] = [labels::CLUSTER_UID, labels::INSTANCE, labels::COMPONENT_NAME];
-    const OURS: [&str; 2] = [labels::WORKLOAD_KIND, labels::WORKLOAD_NAME];
-    let has = |key: &&str| log.labels().contains_key(*key);
-    let same = |key: &&str| !has(key) || log.labels().get(*key) == other.labels().get(*key);
-    if !OURS.iter().all(|key| same(key) || !other.labels().contains_key(*key)) {
-        return false;
-    }
-    if THEIRS.iter().any(has) {
-        return THEIRS.iter().all(same);
-    }
-    other.spec.backup_policy_name == log.spec.backup_policy_name || (OURS.iter().any(has) && OURS.iter().all(same))
-}
-
-/// What a continuous backup covers.
-///
-/// # Errors
-/// [`Refusal::Fatal`] when it tells of a gap that cannot be understood.
-pub fn log(backup: &Backup, action_set: &ActionSet) -> Result<pitr::Log, Refusal> {
-    let name = backup.name_any();
-    let extras = backup.status.as_ref().map(|status| status.extras.as_slice()).unwrap_or_default();
-    let gaps = pitr::gaps(extras).map_err(|why| Refusal::fatal(format!("backup {name}: {why}")))?;
-    let recipe = action_set.spec.restore.as_ref();
-    Ok(pitr::Log {
-        name,
-        start: link::start(backup),
-        end: link::end(backup),
-        gaps,
-        needs_base: recipe.is_none_or(kbbackup_api::v1alpha1::RestoreActionSpec::base_backup_required),
-        full_base_only: skips_base(action_set),
-    })
-}
-
-/// Whether the recipe of a log brings the base back by itself.
-pub fn skips_base(action_set: &ActionSet) -> bool {
-    let text = action_set.annotations().get(annotations::SKIP_BASE_BACKUP_RESTORE_IN_PITR);
-    text.map(String::as_str) == Some(TRUE)
-}
-
-/// A full or incremental backup as a possible base.
-pub fn base(backup: &Backup) -> Option<pitr::Base> {
-    let link = link::link(backup);
-    let completed = link.completed && backup.metadata.deletion_timestamp.is_none();
-    Some(pitr::Base { name: link.name, kind: link.kind?, completed, end: link.end })
 }
 
 /// The names of everything that `sets` read: see [`annotations::READS`].
@@ -359,73 +309,6 @@ mod tests {
         assert!(carries(&incremental, &own, false).unwrap_err().to_string().contains("it is no full backup"));
         let sets = [Set::alone(full, set("Full")), Set::alone(own, set("Differential"))];
         assert_eq!(reads(&sets), ["f", "d"]);
-    }
-
-    #[test]
-    fn behaviour_6_4_bases_are_of_the_same_database() {
-        let with = |policy: &str, labels: Value| -> Backup {
-            serde_json::from_value(json!({ "metadata": {"name": "b", "namespace": "n", "labels": labels},
-                "spec": {"backupPolicyName": policy, "backupMethod": "m"} }))
-            .unwrap()
-        };
-        let (uid, instance, component) = (labels::CLUSTER_UID, labels::INSTANCE, labels::COMPONENT_NAME);
-        let (kind, name) = (labels::WORKLOAD_KIND, labels::WORKLOAD_NAME);
-        for (log, other, policy, holds) in [
-            // Without labels the policy tells.
-            (json!({}), json!({}), "p", true),
-            (json!({}), json!({ (uid): "u" }), "p", true),
-            (json!({}), json!({}), "q", false),
-            // Each label that the log has must be equal; those that it lacks do not matter.
-            (
-                json!({ (uid): "u", (instance): "c" }),
-                json!({ (uid): "u", (instance): "c", (component): "x" }),
-                "q",
-                true,
-            ),
-            (json!({ (uid): "u", (instance): "c" }), json!({ (uid): "v", (instance): "c" }), "p", false),
-            (json!({ (uid): "u", (component): "x" }), json!({ (uid): "u" }), "p", false),
-            // Neighbours in one release share the instance, but are other workloads.
-            (
-                json!({ (instance): "r", (kind): "statefulset", (name): "pg" }),
-                json!({ (instance): "r", (kind): "statefulset", (name): "redis" }),
-                "p",
-                false,
-            ),
-            (json!({ (instance): "r", (kind): "statefulset", (name): "pg" }), json!({ (instance): "r" }), "q", true),
-            // Plain StatefulSets by our own labels, whatever the policy.
-            (json!({ (kind): "statefulset", (name): "pg" }), json!({ (kind): "statefulset", (name): "pg" }), "q", true),
-            (json!({ (kind): "statefulset", (name): "pg" }), json!({}), "q", false),
-            (json!({ (kind): "statefulset", (name): "pg" }), json!({}), "p", true),
-        ] {
-            assert_eq!(
-                same_database(&with("p", log.clone()), &with(policy, other.clone())),
-                holds,
-                "{log} {other} {policy}"
-            );
-        }
-    }
-
-    #[test]
-    fn behaviour_6_4_what_a_log_says() {
-        let wal = backup(
-            "wal",
-            "Continuous",
-            json!({ "phase": "Running", "startTimestamp": "2026-01-01T00:00:00Z",
-            "timeRange": {"start": "2026-01-01T01:00:00Z", "end": "2026-01-02T00:00:00Z"},
-            "extras": [{"gapStart": "2026-01-01T05:00:00Z", "gapEnd": "2026-01-01T06:00:00Z"}] }),
-        );
-        let found = log(&wal, &set("Continuous")).unwrap();
-        assert_eq!(found.start.unwrap().to_string(), "2026-01-01T01:00:00Z");
-        assert_eq!(found.gaps.len(), 1);
-        assert!(found.needs_base && !found.full_base_only);
-        let recipe: ActionSet = serde_json::from_value(json!({
-            "metadata": {"name": "a", "annotations": {(annotations::SKIP_BASE_BACKUP_RESTORE_IN_PITR): "true"}},
-            "spec": {"backupType": "Continuous", "restore": {"baseBackupRequired": false}} }))
-        .unwrap();
-        let found = log(&wal, &recipe).unwrap();
-        assert!(!found.needs_base && found.full_base_only);
-        let broken = backup("wal", "Continuous", json!({ "extras": [{"gapStart": "yesterday", "gapEnd": ""}] }));
-        assert!(log(&broken, &set("Continuous")).unwrap_err().to_string().contains("yesterday"));
     }
 
     #[test]
