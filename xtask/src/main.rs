@@ -12,6 +12,7 @@ mod cluster;
 mod codegen;
 mod demo;
 mod metrics;
+mod program;
 mod site;
 mod test;
 mod ui;
@@ -24,6 +25,7 @@ enum Chore {
     Cluster(cluster::Args),
     Codegen(codegen::Args),
     Demo(demo::Args),
+    Program(program::Args),
     Test(test::Args),
 }
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Chore::Cluster(args) => cluster::run(&args),
         Chore::Codegen(args) => codegen::run(&root(), args.check),
         Chore::Demo(args) => demo::run(&root(), &args),
+        Chore::Program(args) => program::run(&args),
         Chore::Test(args) => test::run(&root(), &args),
     };
     match done {

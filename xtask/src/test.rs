@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::{self, Options, s3};
-use crate::{chart, codegen, metrics, site, ui};
+use crate::{chart, codegen, metrics, program, site, ui};
 
 /// Runs the tests: all of them, or the kinds named
 #[derive(clap::Args)]
@@ -72,7 +72,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
             Kind::Clippy => {
                 cargo(root, &["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
             }
-            Kind::Unit => cargo(root, &["test", "--quiet", "--locked", "--workspace", "--exclude", "kbbackup-e2e"]),
+            Kind::Unit => units(root),
             Kind::Chart => chart::check(root),
             Kind::Metrics => metrics::check(root),
             Kind::Driver => cluster::sanity(),
@@ -140,6 +140,15 @@ fn api_server(root: &Path, site: &site::Site) -> Result<()> {
     ensure!(command.status().context("cannot run cargo")?.success(), "the API server disagrees with the contract");
     operator.run(&["scale", "deployment/kbbackup-controller", "--replicas=1"])?;
     operator.run(&["rollout", "status", "deployment/kbbackup-controller", "--timeout=120s"]).map(drop)
+}
+
+/// Everything that needs no cluster, beside the programs that some of it is compared with.
+fn units(root: &Path) -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root).args(["test", "--quiet", "--locked", "--workspace", "--exclude", "kbbackup-e2e"]);
+    command.envs(program::test_env()?);
+    ensure!(command.status().context("cannot run cargo")?.success(), "cargo test failed");
+    Ok(())
 }
 
 fn cargo(root: &Path, args: &[&str]) -> Result<()> {

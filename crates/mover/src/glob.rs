@@ -96,6 +96,8 @@ fn class(pattern: &[char], letter: char) -> Option<(bool, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -117,6 +119,34 @@ mod tests {
             ("*", "", true),
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    /// The same question, answered by trying everything.
+    fn slowly(pattern: &[char], name: &[char]) -> bool {
+        match pattern.split_first() {
+            None => name.is_empty(),
+            Some(('*', rest)) => (0..=name.len()).any(|skipped| slowly(rest, &name[skipped..])),
+            Some(('\\', [escaped, rest @ ..])) => name.first() == Some(escaped) && slowly(rest, &name[1..]),
+            Some((letter, rest)) => {
+                name.first().is_some_and(|here| *letter == '?' || letter == here) && slowly(rest, &name[1..])
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(crate::testing::cases(512))]
+
+        #[test]
+        fn the_fast_answer_is_the_slow_one(pattern in "([a-c*?]|\\\\[ab*]){0,7}", name in "[a-c*]{0,8}") {
+            let (letters, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+            prop_assert_eq!(matches(&pattern, &name), slowly(&letters, &text), "{} {}", pattern, name);
+        }
+
+        /// Malformed ones too, and in a time that does not explode.
+        #[test]
+        fn nothing_makes_it_stumble(pattern in "[a\\[\\]^\\\\*?-]{0,40}", name in "a{0,60}") {
+            matches(&pattern, &name);
         }
     }
 }

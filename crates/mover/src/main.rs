@@ -7,15 +7,19 @@ mod config;
 mod error;
 mod glob;
 mod manifest;
+mod notes;
 mod output;
 mod pool;
 mod repo;
 mod rpath;
 mod serve;
 mod signal;
+mod sort;
 mod storage;
 mod stream;
 mod termination;
+#[cfg(test)]
+mod testing;
 mod trust;
 
 use std::io::Write;

@@ -3,9 +3,8 @@
 //! Each pod of a backup notes every object that it writes, in a journal beside its result file (one line, appended), or,
 //! where no journal is shared, as an object of its own below the backup's hidden folder. Sealing merges these notes.
 
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,8 +14,12 @@ use kbbackup_core::layout;
 
 use crate::config::env;
 use crate::error::{Cause, Error, Result};
+use crate::notes::{Lines, Notes, Voice};
 use crate::rpath::{absolute_key, below};
 use crate::storage::{Found, Store, is_hidden};
+
+/// What is copied of a journal at once.
+const PIECE: usize = 256 << 10;
 
 /// Writes notes for one pod.
 #[derive(Clone, Debug)]
@@ -124,23 +127,49 @@ impl Recorder {
         format!("{dir}/{now:020}-{:08x}.jsonl", rand::random::<u32>())
     }
 
-    /// Stores the journal as one fragment. Returns its entries.
+    /// Stores the journal as one fragment. Returns what its notes add up to.
     ///
     /// # Errors
     /// When the journal is damaged or the store refuses.
-    pub(crate) async fn upload_journal(&self, store: &Store) -> Result<Merged> {
-        let Some(journal) = &self.journal else { return Ok(Merged::default()) };
-        let bytes = match std::fs::read(journal) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Merged::default()),
-            Err(error) => return Err(Error::file("open", journal, &error)),
+    pub(crate) async fn upload_journal(&self, store: &Store) -> Result<contract::Stored> {
+        let Some(journal) = &self.journal else { return Ok(contract::Stored::default()) };
+        let failed = |error: std::io::Error| Error::file("open", journal, &error);
+        let file = match std::fs::File::open(journal) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(contract::Stored::default()),
+            Err(error) => return Err(failed(error)),
         };
-        let mut merged = Merged::default();
-        merged.add(&journal.display().to_string(), &bytes)?;
-        if !bytes.is_empty() {
-            store.put(&self.fragment(), Bytes::from(bytes)).await?;
+        let mut lines = Lines::new(journal.display().to_string());
+        let mut notes = Notes::new();
+        let mut sink = None;
+        let copied = async {
+            loop {
+                let mut bytes = Vec::with_capacity(PIECE);
+                (&file).take(PIECE as u64).read_to_end(&mut bytes).map_err(failed)?;
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+                lines.feed(&bytes, |entry| notes.add(&entry, Voice::Counts))?;
+                if sink.is_none() {
+                    sink = Some(store.create(&self.fragment())?);
+                }
+                if let Some(sink) = &mut sink {
+                    sink.write(Bytes::from(bytes)).await?;
+                }
+            }
         }
-        Ok(merged)
+        .await;
+        match (copied, sink) {
+            (Ok(()), Some(sink)) => sink.commit().await?,
+            (Ok(()), None) => {}
+            (Err(error), sink) => {
+                if let Some(sink) = sink {
+                    sink.abort().await;
+                }
+                return Err(error);
+            }
+        }
+        notes.finish()?.sum()
     }
 }
 
@@ -196,67 +225,9 @@ pub(crate) fn lines<'a>(entries: impl IntoIterator<Item = &'a ManifestEntry>) ->
     Ok(bytes)
 }
 
-/// Notes merged: the last one about a path counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Merged {
-    pub(crate) entries: BTreeMap<String, ManifestEntry>,
-}
-
-impl Merged {
-    /// Adds a file of lines. A last line without an end is one whose writer died; it never became part of the backup.
-    ///
-    /// # Errors
-    /// [`Cause::Damaged`] when a complete line is not an entry.
-    pub(crate) fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        for (number, line) in bytes[..complete].split(|byte| *byte == b'\n').enumerate() {
-            if line.is_empty() {
-                continue;
-            }
-            let entry: ManifestEntry = serde_json::from_slice(line).map_err(|error| {
-                Error::new(Cause::Damaged, format!("{name} line {}: not a manifest entry: {error}", number + 1))
-            })?;
-            if !is_clean(&entry.path) {
-                return Err(Error::new(Cause::Damaged, format!("{name}: path {:?} leaves the backup", entry.path)));
-            }
-            if entry.removed {
-                self.entries.remove(&entry.path);
-            } else {
-                self.entries.insert(entry.path.clone(), entry);
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn stored(&self) -> contract::Stored {
-        contract::Stored {
-            objects: self.entries.len() as u64,
-            bytes: self.entries.values().map(|entry| entry.size).sum(),
-        }
-    }
-}
-
-/// Whether a manifest's path is a plain relative one.
-fn is_clean(path: &str) -> bool {
-    !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn line(path: &str, size: u64, removed: bool) -> String {
-        let entry = ManifestEntry { path: path.into(), size, blake3: "00".into(), removed };
-        serde_json::to_string(&entry).unwrap() + "\n"
-    }
-
-    #[test]
-    fn the_last_word_about_a_path_counts() {
-        let mut merged = Merged::default();
-        let text = [line("a", 1, false), line("b", 2, false), line("a", 3, false), line("b", 0, true)].concat();
-        merged.add("x", text.as_bytes()).unwrap();
-        assert_eq!(merged.stored(), contract::Stored { objects: 1, bytes: 3 });
-    }
 
     #[test]
     fn bytes_of_all_pushes_of_a_pod_are_summed() {
@@ -278,21 +249,5 @@ mod tests {
         Progress::failed(&two.file());
         assert_eq!(own.bytes_so_far(), Some(3));
         assert_eq!(recorder(None).bytes_so_far(), None, "nobody looks");
-    }
-
-    #[test]
-    fn a_line_cut_by_death_is_no_line() {
-        let mut merged = Merged::default();
-        let text = line("a", 1, false) + "{\"path\":\"b\"";
-        merged.add("x", text.as_bytes()).unwrap();
-        assert_eq!(merged.entries.len(), 1);
-        assert!(merged.add("x", b"{}\n").is_err());
-    }
-
-    #[test]
-    fn paths_stay_inside() {
-        for path in ["../x", "/x", "a//b", ""] {
-            assert!(Merged::default().add("x", line(path, 1, false).as_bytes()).is_err(), "{path}");
-        }
     }
 }

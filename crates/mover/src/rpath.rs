@@ -116,6 +116,8 @@ pub(crate) fn split(key: &str) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -152,5 +154,31 @@ mod tests {
         assert_eq!(below("a/bc", "a/b"), None);
         assert_eq!(below("a/b", "a/b"), None);
         assert_eq!(below("x", ""), Some("x"));
+    }
+
+    proptest! {
+        #![proptest_config(crate::testing::cases(512))]
+
+        /// Wherever a path points, it is below the base, and what is printed leads back to it.
+        #[test]
+        fn no_path_leaves_its_base(base in "[./a ]{0,10}", given in "[./ab]{0,14}") {
+            let Ok(base) = Base::new(&base) else { return Ok(()) };
+            prop_assert!(base.key().split('/').all(|part| part != ".." && part != "."));
+            let Ok(target) = base.resolve(&given) else {
+                prop_assert!(!given.starts_with('/'), "only a relative path can lead outside");
+                return Ok(());
+            };
+            prop_assert!(target.key.split('/').all(|part| part != ".." && part != "."));
+            prop_assert!(target.key == base.key() || base.key().is_empty() || below(&target.key, base.key()).is_some());
+            prop_assert!(!target.key.starts_with('/') && !target.key.ends_with('/') && !target.key.contains("//"));
+            prop_assert_eq!(base.strip(&target.key), &target.path);
+            prop_assert_eq!(base.resolve(&target.path).unwrap().key, target.key);
+        }
+
+        #[test]
+        fn cleaning_twice_changes_nothing(path in "[./ab]{0,14}") {
+            let once = clean(&path);
+            prop_assert_eq!(clean(&once), once);
+        }
     }
 }

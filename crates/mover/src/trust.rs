@@ -1,12 +1,15 @@
 //! Reading under a seal: an object is what its sealed manifest says, or the pull fails.
 
+use std::collections::VecDeque;
+
 use kbbackup_core::contract::{self, ManifestEntry, Seal};
 use kbbackup_core::layout;
 
 use crate::config::env;
 use crate::error::{Cause, Error, Result};
+use crate::notes::Lines;
 use crate::rpath::{absolute_key, below, split};
-use crate::storage::{Found, Store, is_hidden};
+use crate::storage::{Found, Source, Store, is_hidden};
 use crate::stream::Written;
 
 /// No seal is larger: extras are what fits into a Kubernetes object.
@@ -40,52 +43,94 @@ impl Sealed {
         Ok(Some(Self { backup: backup.to_owned(), seal, digest: blake3::hash(&bytes).to_hex().to_string() }))
     }
 
-    /// Reads the manifest line by line and checks it against the seal at its end.
+    /// Opens the manifest for reading.
+    ///
+    /// # Errors
+    /// [`Cause::Damaged`] when it is missing.
+    pub(crate) async fn manifest(&self, store: &Store) -> Result<Manifest<'_>> {
+        let key = absolute_key(&layout::manifest(&self.backup));
+        let Found::File(entry) = store.lookup(&key).await? else {
+            return Err(Error::new(Cause::Damaged, format!("the manifest of {} is missing", self.backup)));
+        };
+        Ok(Manifest {
+            sealed: self,
+            source: store.read(&entry).await?,
+            hasher: blake3::Hasher::new(),
+            lines: Lines::new(key),
+            waiting: VecDeque::new(),
+            last: None,
+            seen: contract::Stored::default(),
+        })
+    }
+
+    /// Reads the whole manifest and checks it against the seal.
     ///
     /// # Errors
     /// [`Cause::Damaged`] when it is missing, damaged or not the one that was sealed.
-    pub(crate) async fn entries(&self, store: &Store, mut each: impl FnMut(ManifestEntry) -> Result<()>) -> Result<()> {
-        let damaged = |why: String| Error::new(Cause::Damaged, format!("the manifest of {} {why}", self.backup));
-        let Found::File(entry) = store.lookup(&absolute_key(&layout::manifest(&self.backup))).await? else {
-            return Err(damaged("is missing".to_owned()));
-        };
-        let mut source = store.read(&entry).await?;
-        let mut hasher = blake3::Hasher::new();
-        let mut rest: Vec<u8> = Vec::new();
-        let mut seen = contract::Stored::default();
-        while let Some(chunk) = source.next().await? {
-            hasher.update(&chunk);
-            rest.extend_from_slice(&chunk);
-            let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else { continue };
-            for line in rest[..end].split(|byte| *byte == b'\n') {
-                let entry: ManifestEntry =
-                    serde_json::from_slice(line).map_err(|error| damaged(format!("is damaged: {error}")))?;
-                seen.objects += 1;
-                seen.bytes += entry.size;
-                each(entry)?;
-            }
-            rest.drain(..=end);
-        }
-        if hasher.finalize().to_hex().as_str() != self.seal.manifest {
-            return Err(damaged("is not the one that was sealed".to_owned()));
-        }
-        if !rest.is_empty() || (seen.objects, seen.bytes) != (self.seal.objects, self.seal.bytes) {
-            return Err(damaged("and its seal disagree about number and size of the objects".to_owned()));
-        }
+    pub(crate) async fn check_manifest(&self, store: &Store) -> Result<()> {
+        let mut manifest = self.manifest(store).await?;
+        while manifest.next().await?.is_some() {}
         Ok(())
     }
 
     /// The entry of one object.
     async fn find(&self, store: &Store, path: &str) -> Result<Option<ManifestEntry>> {
+        let mut manifest = self.manifest(store).await?;
         let mut found = None;
-        self.entries(store, |entry| {
+        while let Some(entry) = manifest.next().await? {
             if entry.path == path {
                 found = Some(entry);
             }
-            Ok(())
-        })
-        .await?;
+        }
         Ok(found)
+    }
+}
+
+/// A manifest that is being read, entry by entry. Only its end says whether it is the one that was sealed.
+pub(crate) struct Manifest<'a> {
+    sealed: &'a Sealed,
+    source: Source,
+    hasher: blake3::Hasher,
+    lines: Lines,
+    waiting: VecDeque<ManifestEntry>,
+    last: Option<String>,
+    seen: contract::Stored,
+}
+
+impl Manifest<'_> {
+    /// The next entry, in the order of the paths.
+    ///
+    /// # Errors
+    /// [`Cause::Damaged`] when it is damaged or, at the end, not the one that was sealed.
+    pub(crate) async fn next(&mut self) -> Result<Option<ManifestEntry>> {
+        let damaged = |why: &str| Error::new(Cause::Damaged, format!("the manifest of {} {why}", self.sealed.backup));
+        loop {
+            if let Some(entry) = self.waiting.pop_front() {
+                if self.last.as_ref().is_some_and(|last| *last >= entry.path) {
+                    return Err(damaged("is damaged: its paths are not in order"));
+                }
+                self.last = Some(entry.path.clone());
+                self.seen.objects += 1;
+                self.seen.bytes = self.seen.bytes.saturating_add(entry.size);
+                return Ok(Some(entry));
+            }
+            let Some(bytes) = self.source.next().await? else { break };
+            self.hasher.update(&bytes);
+            let waiting = &mut self.waiting;
+            let fed = self.lines.feed(&bytes, |entry| {
+                waiting.push_back(entry);
+                Ok(())
+            });
+            fed.map_err(|error| damaged(&format!("is damaged: {error}")))?;
+        }
+        let seal = &self.sealed.seal;
+        if self.hasher.finalize().to_hex().as_str() != seal.manifest {
+            return Err(damaged("is not the one that was sealed"));
+        }
+        if self.lines.is_cut() || (self.seen.objects, self.seen.bytes) != (seal.objects, seal.bytes) {
+            return Err(damaged("and its seal disagree about number and size of the objects"));
+        }
+        Ok(None)
     }
 }
 

@@ -142,3 +142,51 @@ fn other_tools_read_what_is_written() {
         assert!(output.status.success() && output.stdout == text, "{name}");
     }
 }
+
+/// What the reference asks of a stream that it is to read, byte by byte where it looks at bytes.
+#[test]
+fn streams_begin_as_the_contract_says() {
+    let root = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| Run::new(args).env("DATASAFED_LOCAL_BACKEND_PATH", root.path());
+    let written = |name: &str, input: &[u8]| {
+        run(&["push", "-z", name, "-", "x"]).stdin(input).succeeds();
+        fs::read(root.path().join("x")).unwrap()
+    };
+    let input = pseudo_random(6 << 20);
+    let gzip = |flags: u8| vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, flags, 255];
+    for (name, head) in [
+        ("gzip", gzip(0)),
+        ("gzip-best-speed", gzip(4)),
+        ("gzip-best-compression", gzip(2)),
+        ("pgzip", gzip(0)),
+        // Version 1, independent blocks with a checksum of the content and no size of it; 4 MiB.
+        ("lz4", vec![0x04, 0x22, 0x4d, 0x18, 0x64, 0x70]),
+        ("s2-default", b"\xff\x06\x00\x00S2sTwO".to_vec()),
+        ("s2-parallel-8", b"\xff\x06\x00\x00S2sTwO".to_vec()),
+    ] {
+        assert_eq!(written(name, &input)[..head.len()], head, "{name}");
+    }
+    for (name, most) in [
+        ("zstd-fastest", 8 << 20),
+        ("zstd", 8 << 20),
+        ("zstd-better-compression", 8 << 20),
+        ("zstd-best-compression", 8 << 20),
+    ] {
+        let bytes = written(name, &input);
+        assert_eq!(bytes[..4], [0x28, 0xb5, 0x2f, 0xfd], "{name}");
+        // Checksum of the content, neither its size nor a dictionary, and a window.
+        assert_eq!(bytes[4], 0x04, "{name}: descriptor {:#x}", bytes[4]);
+        let (exponent, mantissa) = (bytes[5] >> 3, u64::from(bytes[5] & 7));
+        let base = 1u64 << (10 + exponent);
+        assert!(base + base / 8 * mantissa <= most, "{name}: window {exponent}, {mantissa}");
+    }
+    // No input is no frame, and both are read as nothing.
+    for (name, size) in [("zstd", 0), ("zstd-fastest", 0), ("s2-default", 0), ("lz4", 15), ("deflate-default", 2)] {
+        assert_eq!(written(name, b"").len(), size, "{name}");
+        assert_eq!(run(&["pull", "-d", name, "x", "-"]).succeeds(), b"", "{name}");
+    }
+    fs::write(root.path().join("x"), [0x28, 0xb5, 0x2f, 0xfd, 0x24, 0, 1, 0, 0, 0x99, 0xe9, 0xd8, 0x51]).unwrap();
+    assert_eq!(run(&["pull", "-d", "zstd", "x", "-"]).succeeds(), b"");
+    fs::write(root.path().join("x"), b"\xff\x06\x00\x00S2sTwO").unwrap();
+    assert_eq!(run(&["pull", "-d", "s2-better", "x", "-"]).succeeds(), b"");
+}

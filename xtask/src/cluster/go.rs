@@ -44,6 +44,9 @@ pub(crate) const SNAPSHOT_CONTROLLER: Program =
 pub(crate) const RCLONE: Program = s3("rclone", "./rclone", &["rclone"]);
 pub(crate) const VERSITYGW: Program = s3("versitygw", "github.com/versity/versitygw/cmd/versitygw", &[]);
 
+/// Not part of the cluster: what the mover's formats are compared with.
+pub(crate) const FORMATS: Program =
+    Program { name: "formats", module: "formats", package: ".", sources: &["."], ldflags: "-s -w", links: &[] };
 /// Not part of the cluster: renders the chart.
 pub(crate) const HELM: Program = tool("helm", "helm.sh/helm/v4/cmd/helm", &[]);
 /// Not part of the cluster: checks metrics as `promtool check metrics` does.

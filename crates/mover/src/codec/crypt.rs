@@ -245,18 +245,16 @@ mod tests {
     use super::*;
     use crate::codec::tests::{collect, encode};
 
+    /// Pass phrases and keys as the contract's files list them.
     #[test]
     fn keys_are_the_contracts() {
-        let key = derive(b"pw");
-        assert_eq!(blake_hex(&key), "8595428175e38c79e3fb0ec7b99e9a893e175afe6cad45a8077eecdf291e2536");
-    }
-
-    fn blake_hex(bytes: &[u8]) -> String {
-        use std::fmt::Write as _;
-        bytes.iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        let manifest: serde_json::Value = serde_json::from_str(include_str!("../../tests/data/manifest.json")).unwrap();
+        let samples = manifest["key_derivation"]["samples"].as_array().unwrap();
+        assert!(samples.len() > 5);
+        for sample in samples {
+            let key = derive(sample["passphrase"].as_str().unwrap().as_bytes());
+            assert_eq!(key.as_slice(), bytes(sample["hkdf32_hex"].as_str().unwrap()), "{sample}");
+        }
     }
 
     fn bytes(hex: &str) -> Vec<u8> {

@@ -3,8 +3,11 @@
 mod age_format;
 pub(crate) mod crypt;
 mod deflate;
+mod detect;
 mod lz4;
 mod pgzip;
+#[cfg(test)]
+mod robust;
 mod s2;
 mod zstandard;
 
@@ -62,6 +65,8 @@ enum Family {
     Deflate,
     Lz4,
     S2,
+    /// Whatever the stream begins as; for reading only.
+    Detected,
 }
 
 /// How hard an encoder tries.
@@ -74,6 +79,9 @@ pub(crate) enum Effort {
 }
 
 impl Compression {
+    /// Reads every format that shows itself, and gives any other stream unchanged.
+    pub(crate) const DETECTED: Self = Self { family: Family::Detected, effort: Effort::Usual };
+
     /// A compression by its name; `None` when there is none. Command lines are checked against [`NAMES`] before.
     pub(crate) fn named(name: &str) -> Option<Self> {
         let (family, rest) = name.split_once('-').unwrap_or((name, ""));
@@ -102,6 +110,7 @@ impl Compression {
             Family::Deflate => deflate::raw(next, self.effort),
             Family::Lz4 => Box::new(lz4::Encoder::new(next)),
             Family::S2 => Box::new(s2::Encoder::new(next)),
+            Family::Detected => next,
         }
     }
 
@@ -113,6 +122,7 @@ impl Compression {
             Family::Deflate => Ok(deflate::read_raw(input)),
             Family::Lz4 => Ok(Box::new(Checked::new(lz4::Decoder::new(input)))),
             Family::S2 => Ok(Box::new(Checked::new(s2::Decoder::new(input)))),
+            Family::Detected => detect::decoder(input),
         }
     }
 }
@@ -172,10 +182,20 @@ pub(crate) mod tests {
 
     /// What comes out of a link when `plain` is written to it in pieces.
     pub(crate) fn encode(plain: &[u8], link: impl FnOnce(Link) -> Link) -> Vec<u8> {
+        encode_pieces(plain, &[1000], link)
+    }
+
+    /// The same in pieces of these sizes, over and over.
+    pub(crate) fn encode_pieces(mut plain: &[u8], sizes: &[usize], link: impl FnOnce(Link) -> Link) -> Vec<u8> {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let mut link = link(Box::new(Kept(kept.clone())));
-        for piece in plain.chunks(1000) {
+        for size in sizes.iter().cycle() {
+            let (piece, rest) = plain.split_at((*size).min(plain.len()));
             link.write_all(piece).unwrap();
+            plain = rest;
+            if plain.is_empty() {
+                break;
+            }
         }
         link.finish().unwrap();
         let stored = kept.lock().unwrap();

@@ -54,7 +54,7 @@ pub(super) async fn run(context: Context) -> Result<()> {
         }
     }
     match list(&repo, &target, args, &filter, &mut printer).await {
-        Err(error) if error.is(Cause::NotFound) && is_excused(&repo, &target) => {
+        Err(error) if (error.is(Cause::NotFound) || error.is(Cause::NoSuchBucket)) && is_excused(&repo, &target) => {
             output::note(&format!("ERROR : {}error listing: directory not found", name_of(&repo)));
         }
         other => other?,

@@ -1,6 +1,7 @@
 //! The subcommands: one table, one file each.
 
 mod check;
+mod completion;
 mod delete_backup;
 mod install;
 mod list;
@@ -78,11 +79,12 @@ const COMMANDS: &[Command] = &[
     command!("rmdir", "RPATH", "remove an empty directory", &[], remove::rmdir),
     command!("getconf", "SECTION.KEY", "print a value of the configuration", &[], getconf),
     command!("version", "", "print the version", VERSION, version),
+    command!("completion", "SHELL", "print a script that completes command lines", &[], completion::run),
     command!("install", "DIR", "copy this program and its certificates into a folder", &[], install::run),
     command!("check", "[PREFIX]", "check that the repository can be used", check::FLAGS, check::run),
     command!("report", "", "side-car: report the script's result when the pod ends", report::FLAGS, report::run),
     command!("seal", "", "close a backup with its manifest and seal", seal::FLAGS, seal::run),
-    command!("verify", "PATH", "compare a sealed backup with its manifest", &[], verify::run),
+    command!("verify", "PATH", "compare a sealed backup with its manifest", verify::FLAGS, verify::run),
     command!("delete-backup", "PATH", "remove a backup and the empty directories above it", &[], delete_backup::run),
     command!("serve", "", "serve a directory as an S3 endpoint", serve::FLAGS, serve::run),
 ];

@@ -1,6 +1,7 @@
 //! `pull`: from the repository to a file or standard output.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::Context;
@@ -50,12 +51,14 @@ pub(super) async fn run(context: Context) -> Result<()> {
 fn create(local: &str) -> Result<Output> {
     let path = std::path::absolute(local).map_err(|error| Error::file("abs", Path::new(local), &error))?;
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(|error| Error::file("mkdir", parent, &error))?;
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(parent);
+        made.map_err(|error| Error::file("mkdir", parent, &error))?;
     }
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
+        .mode(0o644)
         .open(&path)
         .map_err(|error| Error::file("open", &path, &error))?;
     Ok(Output::File(file, path))

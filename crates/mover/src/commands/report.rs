@@ -70,7 +70,7 @@ fn say(context: &Context, report: &Report, outcome: &Result<()>) -> Result<()> {
 async fn upload(context: &Context, report: &mut Report) -> Result<()> {
     let Some(recorder) = Recorder::from_environment()? else { return Ok(()) };
     let repo = Repo::open(context.conf())?;
-    report.stored = Some(recorder.upload_journal(&repo.store).await?.stored());
+    report.stored = Some(recorder.upload_journal(&repo.store).await?);
     Ok(())
 }
 

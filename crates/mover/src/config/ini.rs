@@ -124,6 +124,8 @@ fn read_raw<'a>(first: &str, quote: &str, lines: &mut impl Iterator<Item = &'a s
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -160,5 +162,27 @@ mod tests {
     fn a_line_without_a_delimiter_is_named() {
         let error = Ini::parse("[storage]\ngarbage line\n").unwrap_err();
         assert_eq!(error.to_string(), "key-value delimiter not found: garbage line\n");
+    }
+
+    proptest! {
+        #![proptest_config(crate::testing::cases(256))]
+
+        #[test]
+        fn nothing_makes_it_stumble(text in "[\\[\\]=:#;\"'`\\\\a-c \n\r\t\u{feff}]{0,60}") {
+            drop(Ini::parse(&text));
+        }
+
+        /// Files as we write them: one key in a line, a blank on each side, no quotes.
+        #[test]
+        fn what_providers_render_is_read(
+            pairs in prop::collection::btree_map("[a-z_]{1,12}", "[A-Za-z0-9/+=:._-]{0,30}", 0..12),
+        ) {
+            let lines: Vec<String> = pairs.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+            let ini = Ini::parse(&format!("[storage]\n{}\n", lines.join("\n"))).unwrap();
+            for (key, value) in &pairs {
+                prop_assert_eq!(ini.get("storage", key), Some(value.as_str()));
+            }
+            prop_assert_eq!(ini.keys("storage").count(), pairs.len());
+        }
     }
 }

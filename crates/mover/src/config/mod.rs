@@ -44,8 +44,9 @@ impl Settings {
         };
         if let Some(root) = env(KOPIA_ROOT).map(|root| root.trim().to_owned()).filter(|root| !root.is_empty()) {
             return Err(Error::other(format!(
-                "{KOPIA_ROOT} is set ({root:?}), but kopia repositories are not supported: \
-                 unset it, or turn useKopia off in the BackupRepo"
+                "{KOPIA_ROOT} is set ({root:?}), but kopia repositories are not supported, neither to write nor to read: \
+                 that a backup is whole is proved by its manifest and seal here, and deduplication will be a store of its own. \
+                 Unset it, or turn useKopia off in the BackupRepo; what lies in a kopia repository, kopia itself restores"
             )));
         }
         let base = Base::new(&std::env::var(BASE_PATH).unwrap_or_default())?;

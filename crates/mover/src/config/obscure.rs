@@ -43,6 +43,8 @@ pub(crate) fn reveal(obscured: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -50,5 +52,21 @@ mod tests {
         assert_eq!(reveal("hand3zwvOZRkZqiB45vMRZ-hVFl540A").unwrap(), "sec ret");
         assert_eq!(reveal(&obscure("pässwörd")).unwrap(), "pässwörd");
         assert!(reveal("short").is_err());
+    }
+
+    proptest! {
+        #![proptest_config(crate::testing::cases(256))]
+
+        #[test]
+        fn what_is_obscured_is_revealed(clear in any::<String>()) {
+            let hidden = obscure(&clear);
+            prop_assert!(hidden.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
+            prop_assert_eq!(reveal(&hidden).unwrap(), clear);
+        }
+
+        #[test]
+        fn noise_is_revealed_or_refused(text in any::<String>()) {
+            drop(reveal(&text));
+        }
     }
 }

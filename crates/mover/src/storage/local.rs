@@ -13,10 +13,11 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Entry, Found, TEMPORARY};
+use super::{Each, Entry, Found, TEMPORARY};
 use crate::config::value::Options;
 use crate::error::{Cause, Error, Result};
 use crate::pool::Pool;
+use crate::rpath;
 
 /// How much is read at once.
 const CHUNK: usize = 1 << 20;
@@ -73,6 +74,38 @@ impl Local {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Missing),
             Err(error) => Err(Error::file("lstat", &path, &error)),
         }
+    }
+
+    pub(super) fn objects(&self, key: &str, each: Each<'_>) -> Result<()> {
+        let open = |dir: &str| {
+            let path = self.path(dir);
+            fs::read_dir(&path).map_err(|error| Error::file("open", &path, &error))
+        };
+        let mut open_dirs = match open(key) {
+            Err(error) if error.is(Cause::NotFound) => return Ok(()),
+            other => vec![(key.to_owned(), other?)],
+        };
+        // One handle for each level, and no list of names.
+        while let Some((dir, listing)) = open_dirs.last_mut() {
+            let Some(item) = listing.next() else {
+                open_dirs.pop();
+                continue;
+            };
+            let item = item.map_err(|error| Error::file("readdirent", &self.path(dir), &error))?;
+            let key = rpath::join(dir, &item.file_name().to_string_lossy());
+            match self.metadata(&item.path()) {
+                Ok(meta) if meta.is_dir() => match open(&key) {
+                    Err(error) if error.is(Cause::NotFound) => {}
+                    other => open_dirs.push((key, other?)),
+                },
+                Ok(meta) if meta.is_file() => each(Self::entry(key, &meta))?,
+                // Sockets, devices and links that lead nowhere are no objects.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::file("lstat", &item.path(), &error)),
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn read(&self, key: &str) -> Result<Reader> {

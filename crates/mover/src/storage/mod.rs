@@ -61,6 +61,9 @@ pub(crate) enum Depth {
 /// Receives a listing in blocks: a directory's sorted entries, or a page of a store.
 pub(crate) type Visit<'a> = &'a mut (dyn FnMut(Vec<Entry>) -> Result<()> + Send);
 
+/// Receives objects one by one.
+pub(crate) type Each<'a> = &'a mut (dyn FnMut(Entry) -> Result<()> + Send);
+
 /// An open repository.
 pub(crate) enum Store {
     Local(Local),
@@ -123,6 +126,18 @@ impl Store {
         match self {
             Self::Local(local) => local.walk(key, depth, visit),
             Self::Remote(remote) => remote.walk(key, depth, visit).await,
+        }
+    }
+
+    /// Gives every object below the directory `key`, hidden ones too, in no order and without keeping them. None when there
+    /// is no such directory.
+    ///
+    /// # Errors
+    /// When anything cannot be listed.
+    pub(crate) async fn objects(&self, key: &str, each: Each<'_>) -> Result<()> {
+        match self {
+            Self::Local(local) => local.objects(key, each),
+            Self::Remote(remote) => remote.objects(key, each).await,
         }
     }
 

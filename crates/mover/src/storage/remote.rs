@@ -11,7 +11,7 @@ use opendal::{ErrorKind, FuturesBytesStream, Lister, Operator};
 use super::leftovers::Leftovers;
 use super::transport::{Patience, Transport};
 use super::upload::{Limits, Upload};
-use super::{By, Depth, Entry, Found, Held, TEMPORARY, Visit};
+use super::{By, Depth, Each, Entry, Found, Held, TEMPORARY, Visit};
 use crate::error::{Cause, Error, Result};
 use crate::rpath::split;
 
@@ -167,6 +167,17 @@ impl Remote {
         dirs.sort(By::Name, false);
         dirs.dedup();
         dirs.visit(visit)
+    }
+
+    pub(super) async fn objects(&self, key: &str, each: Each<'_>) -> Result<()> {
+        let mut lister = self.lister(key, true).await?;
+        while let Some(item) = lister.next().await {
+            let item = item.map_err(|error| failure(&error))?;
+            if let Some(entry) = entry(key, &item).filter(|entry| !entry.dir) {
+                each(entry)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn read(&self, entry: &Entry) -> Result<Download> {

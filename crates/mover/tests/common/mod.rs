@@ -9,6 +9,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+pub(crate) mod programs;
+
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -85,6 +87,11 @@ impl Run {
         stderr.lines().last().unwrap_or_default().to_owned()
     }
 
+    /// Starts the mover without input.
+    pub(crate) fn spawn(mut self) -> Child {
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
     /// Starts the mover, feeds it so many bytes and leaves its input open.
     pub(crate) fn spawn_and_feed(mut self, size: usize) -> Fed {
         let mut child = self.command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -140,6 +147,7 @@ impl Endpoint {
         self.dir.path().join("root").join(name)
     }
 
+    /// Host and port.
     pub(crate) fn address(&self) -> &str {
         self.conf["endpoint"].trim_start_matches("http://")
     }

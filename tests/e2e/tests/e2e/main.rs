@@ -26,6 +26,7 @@ mod schedule;
 mod snapshot_pitr;
 mod snapshots;
 mod sweep;
+mod tls;
 
 use anyhow::Result;
 use kbbackup_testing::kubectl::Kubectl;

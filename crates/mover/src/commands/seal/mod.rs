@@ -4,7 +4,8 @@
 //! Order of writes: backup object, workload, manifest, seal. A death before the last leaves an unsealed backup, and the
 //! next try does everything again.
 
-use std::collections::BTreeSet;
+mod merge;
+
 use std::io::Cursor;
 use std::path::Path;
 
@@ -17,12 +18,12 @@ use super::Context;
 use crate::args::{Flag, Takes, flag};
 use crate::config::env;
 use crate::error::{Cause, Error, Result};
-use crate::manifest::{Merged, lines};
+use crate::notes::{Lines, Notes, Voice};
 use crate::repo::Repo;
 use crate::rpath::{absolute_key, below, join};
 use crate::signal::Stop;
-use crate::storage::{Depth, Entry, is_hidden};
-use crate::stream::{self, Input, Output, Transform};
+use crate::storage::Entry;
+use crate::stream::{self, Input, Transform};
 use crate::termination;
 use crate::trust::Sealed;
 
@@ -33,8 +34,6 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("workload", None, Takes::Text, "the manifest of the workload as JSON"),
     termination::FLAG,
 ];
-/// No fragment is larger: a pod's journal of a million objects has about 200 MB.
-const FRAGMENT_LIMIT: u64 = 512 << 20;
 
 pub(super) async fn run(context: Context) -> Result<()> {
     context.args.exactly::<0>()?;
@@ -73,19 +72,15 @@ impl Task<'_> {
         if let Some(sealed) = Sealed::open(&self.repo.store, &self.backup).await? {
             return self.already(&sealed);
         }
-        let (mut merged, others) = self.notes(context).await?;
-        let object = self.store_documents(context, &mut merged).await?;
-        self.reconcile(&mut merged, &others).await?;
+        let mut notes = self.notes(context).await?;
+        let object = self.store_documents(context, &mut notes).await?;
         self.repo.store.sweep(&self.key).await?;
-
-        let manifest = lines(merged.entries.values())?;
-        let digest = blake3::hash(&manifest).to_hex().to_string();
-        self.repo.store.put(&absolute_key(&layout::manifest(&self.backup)), Bytes::from(manifest)).await?;
-        let stored = merged.stored();
+        let manifest = self.write_manifest(notes).await?;
+        let stored = manifest.stored;
         let seal = Seal {
             version: 1,
             backup_uid: self.uid.clone(),
-            manifest: digest,
+            manifest: manifest.digest,
             objects: stored.objects,
             bytes: stored.bytes,
             sealed_at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -115,9 +110,9 @@ impl Task<'_> {
         Ok(Report { seal: Some(sealed.digest.clone()), stored: Some(stored), ..termination::report() })
     }
 
-    /// The notes of the attempts that count, and the paths that only other attempts speak of.
-    async fn notes(&self, context: &Context) -> Result<(Merged, BTreeSet<String>)> {
-        let mut merged = Merged::default();
+    /// The notes of the attempts that count, in the order in which they are told, and those of the others.
+    async fn notes(&self, context: &Context) -> Result<Notes> {
+        let mut notes = Notes::new();
         let mut counted = Vec::new();
         for attempt in context.args.all("attempt") {
             let (action, uid) = attempt
@@ -125,46 +120,43 @@ impl Task<'_> {
                 .ok_or_else(|| Error::other(format!("--attempt {attempt:?} is not ACTION=POD_UID")))?;
             let dir = absolute_key(&layout::fragments(&self.backup, action, uid));
             for fragment in self.files(&dir).await? {
-                self.read_fragment(&fragment, &mut merged).await?;
+                self.read_fragment(&fragment, &mut notes, Voice::Counts).await?;
             }
             counted.push(dir + "/");
         }
-        let mut others = Merged::default();
         for fragment in self.files(&join(&absolute_key(&layout::hidden(&self.backup)), "fragments")).await? {
             if !counted.iter().any(|dir| fragment.key.starts_with(dir)) {
-                self.read_fragment(&fragment, &mut others).await?;
+                self.read_fragment(&fragment, &mut notes, Voice::Other).await?;
             }
         }
-        let others = others.entries.into_keys().filter(|path| !merged.entries.contains_key(path)).collect();
-        Ok((merged, others))
+        Ok(notes)
     }
 
-    async fn read_fragment(&self, fragment: &Entry, into: &mut Merged) -> Result<()> {
-        let bytes = self.repo.store.get(&fragment.key, FRAGMENT_LIMIT).await?.unwrap_or_default();
-        into.add(&fragment.key, &bytes)
+    async fn read_fragment(&self, fragment: &Entry, into: &mut Notes, voice: Voice) -> Result<()> {
+        let mut lines = Lines::new(&*fragment.key);
+        let mut source = self.repo.store.read(fragment).await?;
+        while let Some(bytes) = source.next().await? {
+            lines.feed(&bytes, |entry| into.add(&entry, voice))?;
+        }
+        Ok(())
     }
 
-    /// The objects below a directory, by key; none when it does not exist.
+    /// The fragments below a directory, by key: their names sort by time.
     async fn files(&self, dir: &str) -> Result<Vec<Entry>> {
         let mut files = Vec::new();
-        let walked = self
-            .repo
-            .store
-            .walk(dir, Depth::All, &mut |entries| {
-                files.extend(entries.into_iter().filter(|entry| !entry.dir));
-                Ok(())
-            })
-            .await;
-        match walked {
-            Err(error) if error.is(Cause::NotFound) => {}
-            other => other?,
-        }
+        let mut keep = |entry: Entry| {
+            files.push(entry);
+            Ok(())
+        };
+        self.repo.store.objects(dir, &mut keep).await?;
+        // What is being written has a temporary name.
+        files.retain(|file| Path::new(&file.key).extension().is_some_and(|extension| extension == "jsonl"));
         files.sort_unstable_by(|left, right| left.key.cmp(&right.key));
         Ok(files)
     }
 
     /// Stores the Backup object at each data path, and the workload's manifest. Returns the Backup object.
-    async fn store_documents(&self, context: &Context, merged: &mut Merged) -> Result<Option<Value>> {
+    async fn store_documents(&self, context: &Context, notes: &mut Notes) -> Result<Option<Value>> {
         let args = &context.args;
         let mut object = None;
         let path = args.text("backup-object").unwrap_or(contract::BACKUP_OBJECT_FILE);
@@ -176,18 +168,18 @@ impl Task<'_> {
             object = Some(value);
             for data_path in data_paths {
                 let key = join(&absolute_key(data_path), layout::BACKUP_OBJECT);
-                self.store_document(&key, bytes.clone(), merged).await?;
+                self.store_document(&key, bytes.clone(), notes).await?;
             }
         }
         let path = args.text("workload").unwrap_or(contract::WORKLOAD_FILE);
         if Path::new(path).exists() {
             let bytes = std::fs::read(path).map_err(|error| Error::file("open", Path::new(path), &error))?;
-            self.store_document(&absolute_key(&layout::workload(&self.backup)), bytes, merged).await?;
+            self.store_document(&absolute_key(&layout::workload(&self.backup)), bytes, notes).await?;
         }
         Ok(object)
     }
 
-    async fn store_document(&self, key: &str, bytes: Vec<u8>, merged: &mut Merged) -> Result<()> {
+    async fn store_document(&self, key: &str, bytes: Vec<u8>, notes: &mut Notes) -> Result<()> {
         let key = self.repo.stored_key(key);
         let path = below(&key, &self.key)
             .ok_or_else(|| Error::other(format!("--data-path: /{key} does not lie below {}", self.backup)))?;
@@ -202,44 +194,7 @@ impl Task<'_> {
         )
         .await?;
         let entry = ManifestEntry { path: path.to_owned(), size: written.size, blake3: written.blake3, removed: false };
-        merged.entries.insert(entry.path.clone(), entry);
-        Ok(())
-    }
-
-    /// Compares the notes with what lies in the repository. Objects of attempts that failed are removed; objects that
-    /// nobody noted (other tools wrote them) are read and taken in; anything else is an error.
-    async fn reconcile(&self, merged: &mut Merged, others: &BTreeSet<String>) -> Result<()> {
-        let mut missing: BTreeSet<String> = merged.entries.keys().cloned().collect();
-        let mut unknown = Vec::new();
-        for file in self.files(&self.key).await? {
-            let Some(path) = below(&file.key, &self.key) else { continue };
-            match merged.entries.get(path) {
-                Some(entry) if entry.size == file.size as u64 => drop(missing.remove(path)),
-                Some(entry) => {
-                    return Err(Error::new(
-                        Cause::Damaged,
-                        format!("{path} has {} bytes in the repository, {} were written", file.size, entry.size),
-                    ));
-                }
-                None if is_hidden(path) => {}
-                None if others.contains(path) => self.repo.store.remove(&file.key).await?,
-                None => unknown.push((path.to_owned(), file.clone())),
-            }
-        }
-        if let Some(path) = missing.first() {
-            return Err(Error::new(
-                Cause::Damaged,
-                format!("{} object(s) were written but are not in the repository, first {path}", missing.len()),
-            ));
-        }
-        for (path, file) in unknown {
-            let source = self.repo.store.read(&file).await?;
-            let read = stream::pull(source, Transform::default(), Output::Nothing).await?;
-            merged
-                .entries
-                .insert(path.clone(), ManifestEntry { path, size: read.size, blake3: read.blake3, removed: false });
-        }
-        Ok(())
+        notes.add(&entry, Voice::Counts)
     }
 }
 

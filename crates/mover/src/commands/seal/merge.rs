@@ -1,0 +1,176 @@
+//! The manifest: what the notes say beside what lies in the repository, both in order, so that memory does not depend on
+//! the number of objects.
+
+use bytes::Bytes;
+use kbbackup_core::contract::{ManifestEntry, Stored};
+use kbbackup_core::layout;
+
+use super::Task;
+use crate::error::{Cause, Error, Result};
+use crate::manifest::lines;
+use crate::notes::{Notes, Verdict};
+use crate::rpath::{absolute_key, below, join};
+use crate::sort::{Record, Sorter};
+use crate::storage::{Entry, Sink, is_hidden};
+use crate::stream::{self, Output, Transform};
+
+/// What is collected of the manifest before it is sent.
+const PIECE: usize = 256 << 10;
+
+/// A manifest as it was written.
+pub(super) struct Manifest {
+    pub(super) stored: Stored,
+    pub(super) digest: String,
+}
+
+/// A manifest on its way.
+struct Writer {
+    sink: Sink,
+    hasher: blake3::Hasher,
+    waiting: Vec<u8>,
+    stored: Stored,
+}
+
+impl Writer {
+    async fn add(&mut self, entry: &ManifestEntry) -> Result<()> {
+        self.waiting.extend(lines([entry])?);
+        self.stored.objects += 1;
+        self.stored.bytes += entry.size;
+        if self.waiting.len() >= PIECE { self.send().await } else { Ok(()) }
+    }
+
+    async fn send(&mut self) -> Result<()> {
+        let piece = std::mem::replace(&mut self.waiting, Vec::with_capacity(PIECE));
+        self.hasher.update(&piece);
+        self.sink.write(Bytes::from(piece)).await
+    }
+}
+
+impl Task<'_> {
+    /// Compares and writes. Objects of attempts that failed are removed; objects that nobody noted (other tools wrote
+    /// them) are read and taken in; anything else is an error, and there is no manifest then.
+    pub(super) async fn write_manifest(&self, notes: Notes) -> Result<Manifest> {
+        let mut listed = Sorter::new();
+        self.repo
+            .store
+            .objects(&self.key, &mut |file| match below(&file.key, &self.key) {
+                Some(path) => listed.push(path, &file.size.to_le_bytes()),
+                None => Ok(()),
+            })
+            .await?;
+        let key = absolute_key(&layout::manifest(&self.backup));
+        let mut writer = Writer {
+            sink: self.repo.store.create(&key)?,
+            hasher: blake3::Hasher::new(),
+            waiting: Vec::new(),
+            stored: Stored::default(),
+        };
+        match self.merge(notes, listed, &mut writer).await {
+            Ok(()) => {
+                writer.sink.commit().await?;
+                Ok(Manifest { stored: writer.stored, digest: writer.hasher.finalize().to_hex().to_string() })
+            }
+            Err(error) => {
+                writer.sink.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn merge(&self, notes: Notes, listed: Sorter, writer: &mut Writer) -> Result<()> {
+        let (mut notes, mut listed) = (notes.finish()?, listed.finish()?);
+        let (mut note, mut file) = (notes.next()?, listed.next()?);
+        let mut missing = Missing::default();
+        loop {
+            let order = match (&note, &file) {
+                (None, None) => break,
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(note), Some(file)) => note.path().cmp(&file.key),
+            };
+            if order.is_lt() {
+                if let Some(Verdict::Belongs(entry)) = &note {
+                    missing.note(&entry.path);
+                }
+                note = notes.next()?;
+                continue;
+            }
+            let Some(found) = file.take() else { break };
+            file = listed.next()?;
+            if order.is_eq() {
+                let Some(verdict) = note.take() else { break };
+                note = notes.next()?;
+                self.noted(verdict, &found, writer).await?;
+            } else if !is_hidden(&found.key) && missing.count == 0 {
+                // Worth the reading only while there can be a seal.
+                self.unnoted(&found, writer).await?;
+            }
+        }
+        missing.refuse()?;
+        writer.send().await
+    }
+
+    /// An object that somebody noted.
+    async fn noted(&self, verdict: Verdict, found: &Record, writer: &mut Writer) -> Result<()> {
+        let entry = match verdict {
+            Verdict::Belongs(entry) => entry,
+            Verdict::Leftover(path) if is_hidden(&path) => return Ok(()),
+            Verdict::Leftover(path) => return self.repo.store.remove(&join(&self.key, &path)).await,
+        };
+        let size = size(found)?;
+        if entry.size != size as u64 {
+            return Err(Error::new(
+                Cause::Damaged,
+                format!("{} has {size} bytes in the repository, {} were written", entry.path, entry.size),
+            ));
+        }
+        writer.add(&entry).await
+    }
+
+    /// An object that nobody noted.
+    async fn unnoted(&self, found: &Record, writer: &mut Writer) -> Result<()> {
+        let entry = Entry {
+            key: join(&self.key, &found.key),
+            dir: false,
+            size: size(found)?,
+            modified: jiff::Timestamp::UNIX_EPOCH,
+            etag: None,
+        };
+        let source = self.repo.store.read(&entry).await?;
+        let read = stream::pull(source, Transform::default(), Output::Nothing).await?;
+        writer
+            .add(&ManifestEntry { path: found.key.clone(), size: read.size, blake3: read.blake3, removed: false })
+            .await
+    }
+}
+
+fn size(found: &Record) -> Result<i64> {
+    let bytes = found.value.first_chunk().ok_or_else(|| Error::other("the temporary file is damaged"))?;
+    Ok(i64::from_le_bytes(*bytes))
+}
+
+/// Objects that were noted and are not there.
+#[derive(Default)]
+struct Missing {
+    count: u64,
+    first: String,
+}
+
+impl Missing {
+    fn note(&mut self, path: &str) {
+        if self.count == 0 {
+            path.clone_into(&mut self.first);
+        }
+        self.count += 1;
+    }
+
+    fn refuse(&self) -> Result<()> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        Err(Error::new(
+            Cause::Damaged,
+            format!("{} object(s) were written but are not in the repository, first {}", self.count, self.first),
+        ))
+    }
+}
