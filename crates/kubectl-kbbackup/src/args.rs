@@ -12,7 +12,7 @@ use crate::{
         backup::BackupArgs, completion::CompletionArgs, delete::DeleteArgs, describe::DescribeArgs, doctor::DoctorArgs,
         install::InstallArgs, list::ListArgs, logs::LogsArgs, policy::PolicyCommand, repo::RepoCommand,
         restore::RestoreArgs, restores::RestoresCommand, schedule::ScheduleCommand, status::StatusArgs,
-        uninstall::UninstallArgs, version::VersionArgs,
+        uninstall::UninstallArgs, version::VersionArgs, windows::WindowsArgs,
     },
     output::Format,
 };
@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Restores(RestoresCommand),
     #[command(subcommand, alias = "schedules")]
     Schedule(ScheduleCommand),
+    #[command(alias = "recoverable")]
+    Windows(WindowsArgs),
     Status(StatusArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),

@@ -178,7 +178,7 @@ fn positional(command: &Command, place: usize) -> Wanted {
         ("repo", _) => Kind::Repo,
         ("policy", _) => Kind::Policy,
         ("restores", _) => Kind::Restore,
-        ("schedule", _) | (_, "backup" | "status") => Kind::Source,
+        ("schedule", _) | (_, "backup" | "status" | "windows") => Kind::Source,
         _ => Kind::Backup,
     };
     Wanted::Named(kind)

@@ -19,8 +19,10 @@ mod follow;
 mod install;
 mod kubeconfig;
 mod manifest;
+mod moment;
 mod output;
 mod provider_flags;
+mod recoverable;
 mod source;
 #[cfg(test)]
 mod spoken;

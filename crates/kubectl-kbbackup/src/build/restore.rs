@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
@@ -97,11 +98,14 @@ pub(crate) struct Wish {
     pub parameters: Vec<(String, String)>,
     pub env: Vec<(String, String)>,
     pub policy: VolumeClaimRestorePolicy,
+    /// The moment to go back to, with a continuous backup.
+    pub time: Option<Timestamp>,
 }
 
-pub(crate) fn restore(backup: &Backup, recorded: Option<&Recorded>, wish: &Wish) -> Result<Restore> {
-    let templates = claim_templates(backup, recorded, wish)?;
-    let replicas = replicas(backup, wish);
+/// The Restore of `backup`, into what `origin` was made from: the same backup, or the base of a log.
+pub(crate) fn restore(backup: &Backup, origin: &Backup, recorded: Option<&Recorded>, wish: &Wish) -> Result<Restore> {
+    let templates = claim_templates(origin, recorded, wish)?;
+    let replicas = replicas(origin, wish);
     let mut annotations = BTreeMap::new();
     if wish.run {
         annotations.insert(annotations::RESTORE_WORKLOAD.to_owned(), wish.target.clone());
@@ -120,6 +124,7 @@ pub(crate) fn restore(backup: &Backup, recorded: Option<&Recorded>, wish: &Wish)
                 namespace: backup.namespace().unwrap_or_default(),
                 source_target_name: None,
             },
+            restore_time: wish.time.map(|time| time.to_string()),
             prepare_data_config: Some(PrepareDataConfig {
                 volume_claims_template: Some(RestoreVolumeClaimsTemplate { templates, replicas, starting_index: None }),
                 volume_claim_restore_policy: wish.policy,
@@ -291,7 +296,7 @@ mod tests {
     fn only_the_volumes_that_were_backed_up_are_claimed() {
         let backup = backup(true);
         let recorded = Recorded::of(&backup).unwrap();
-        let restore = restore(&backup, recorded.as_ref(), &wish()).unwrap();
+        let restore = restore(&backup, &backup, recorded.as_ref(), &wish()).unwrap();
         assert_eq!(claim_names(&restore), ["data-copy-0"]);
         insta::assert_yaml_snapshot!(restore);
     }
@@ -301,7 +306,7 @@ mod tests {
         let backup = backup(true);
         let recorded = Recorded::of(&backup).unwrap();
         let wish = Wish { storage_class: Some("fast".into()), replicas: Some(2), ..wish() };
-        let restore = restore(&backup, recorded.as_ref(), &wish).unwrap();
+        let restore = restore(&backup, &backup, recorded.as_ref(), &wish).unwrap();
         assert_eq!(claim_names(&restore), ["data-copy-0", "data-copy-1"]);
         let config = restore.spec.prepare_data_config.unwrap().volume_claims_template.unwrap();
         assert_eq!(config.templates[0].volume_claim_spec.storage_class_name.as_deref(), Some("fast"));
@@ -310,10 +315,10 @@ mod tests {
     #[test]
     fn without_a_manifest_claims_are_given_by_hand() {
         let backup = backup(false);
-        let error = restore(&backup, None, &wish()).unwrap_err();
+        let error = restore(&backup, &backup, None, &wish()).unwrap_err();
         assert_eq!(error.hints, ["add --to pvc --claim data=SIZE"]);
         let wish = Wish { claims: vec!["data=20Gi:fast".parse().unwrap()], run: false, ..wish() };
-        let restore = restore(&backup, None, &wish).unwrap();
+        let restore = restore(&backup, &backup, None, &wish).unwrap();
         assert_eq!(claim_names(&restore), ["data-copy-0"]);
         assert_eq!(restore.metadata.annotations, None);
     }

@@ -16,6 +16,7 @@ pub(crate) mod schedule;
 pub(crate) mod status;
 pub(crate) mod uninstall;
 pub(crate) mod version;
+pub(crate) mod windows;
 
 use crate::{
     app::App,
@@ -49,6 +50,7 @@ pub(crate) async fn run(ui: &Ui, cli: &Cli) -> Result<Exit> {
         Command::Restores(command) => restores::run(ui, app, command).await,
         Command::Schedule(command) => schedule::run(ui, app, command).await,
         Command::Status(args) => status::run(ui, app, args).await,
+        Command::Windows(args) => windows::run(ui, app, args).await,
         Command::Doctor(args) => doctor::run(ui, app, args).await,
         Command::Version(_) | Command::Completion(_) => Ok(Exit::Done),
     }

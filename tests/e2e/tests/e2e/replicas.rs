@@ -212,6 +212,27 @@ fn a_point_in_time_is_reached_exactly_or_refused_with_the_nearest_times() {
     assert!(torn.contains(&format!("nearest time that can be restored is {}", text(gap.0))), "{torn}");
     let timeless = refused("timeless", None);
     assert!(timeless.contains("restoreTime must say which moment is wanted"), "{timeless}");
+
+    let told = space.kubectl.run(&["kbbackup", "windows", "policy/files", "-o", "json"]).unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let window = &told["windows"][0];
+    assert_eq!((&window["from"], &window["to"]), (&json!(text(end.as_second())), &json!(text(gap.0))), "{told}");
+    assert_eq!((&window["bases"], &window["logBackup"]), (&json!(["base"]), &json!("wal")), "{told}");
+    // A time as it is shown is a time that is taken.
+    let shown = window["to"].as_str().unwrap();
+    let ask = |time: &str| {
+        let to = ["kbbackup", "restore", "again", "--source", "policy/files", "--to-time", time, "--to", "pvc"];
+        space.kubectl.try_run(&[&to[..], &["--claim", "data=64Mi", "--wait", "--yes"]].concat()).unwrap()
+    };
+    let outside = ask(&text(gap.1 + 5));
+    assert_eq!(outside.code, 2, "{}", outside.stderr);
+    assert!(outside.stderr.contains(&text(gap.0)), "{}", outside.stderr);
+    assert_ne!(space.kubectl.try_run(&["get", "pvc", "data-again-0"]).unwrap().code, 0);
+    let done = ask(shown);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stderr.contains("by the log:    backup/wal"), "{}", done.stderr);
+    assert!(done.stdout.contains(&format!("recovered to {}", gap.0)), "{}", done.stdout);
+
     let recipes = ["full", "log", "wal"].map(name);
     drop(space);
     for recipe in &recipes {

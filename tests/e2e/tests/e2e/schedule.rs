@@ -189,3 +189,67 @@ fn entries_that_are_off_renamed_or_removed_leave_nothing() {
     space.kubectl.run(&["exec", "files-0", "--", "test", "-e", "/data/before"]).unwrap();
     end(&cluster, space);
 }
+
+#[test]
+fn the_commands_of_schedules_do_what_they_say() {
+    let (cluster, space) = begin("schedule-cli").unwrap();
+    prepare(&space);
+    let run = |words: &[&str]| space.kubectl.try_run(&[&["kbbackup", "schedule"], words].concat()).unwrap();
+    let good = |words: &[&str]| {
+        let done = run(words);
+        assert_eq!(done.code, 0, "{words:?}: {}", done.stderr);
+        done
+    };
+    let entries = || space.kubectl.get(&["backupschedule", "files"]).unwrap()["spec"]["schedules"].clone();
+    let create = ["create", "policy/files", "--method", "full", "--cron", "0 3 1 1 *", "--retention", "3d"];
+    let planned = good(&[&create[..], &["--dry-run=client", "-o", "json"]].concat());
+    assert_ne!(space.kubectl.try_run(&["get", "backupschedule", "files"]).unwrap().code, 0, "a dry run wrote");
+    good(&[&create[..], &["--wait", "--timeout", "2m"]].concat());
+    let planned: Value = serde_json::from_str(&planned.stdout).unwrap();
+    assert_eq!(entries(), planned["spec"]["schedules"]);
+    assert_eq!(run(&create).code, 2, "an entry of that name was there");
+
+    let cron_jobs = |wanted: usize| {
+        let begun = Instant::now();
+        loop {
+            let there = space.kubectl.get(&["cronjobs", "-l", SCHEDULE]).unwrap();
+            if there["items"].as_array().is_some_and(|items| items.len() == wanted) {
+                return;
+            }
+            assert!(begun.elapsed() < LIMIT, "not {wanted} CronJobs: {there}");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    };
+    cron_jobs(1);
+    good(&["disable", "policy/files", "--method", "full"]);
+    cron_jobs(0);
+    good(&["enable", "schedule/files"]);
+    cron_jobs(1);
+    good(&["update", "policy/files", "--retention", "5d", "--starting-deadline", "10m", "--wait"]);
+    assert_eq!(entries()[0]["retentionPeriod"], "5d");
+
+    good(&[&create[..6], &["--name", "weekly", "--cron-timezone", "Europe/Madrid"]].concat());
+    assert_eq!(entries()[1]["cronExpression"], "CRON_TZ=Europe/Madrid 0 3 1 1 *");
+    let unclear = run(&["update", "policy/files", "--method", "full", "--retention", "1d"]);
+    assert_eq!(unclear.code, 2, "{}", unclear.stderr);
+    assert!(unclear.stderr.contains("full, weekly"), "{}", unclear.stderr);
+    good(&["trigger", "policy/files", "--entry", "weekly", "--name", "by-hand", "--wait"]);
+    let made = space.kubectl.get(&["backup", "by-hand"]).unwrap();
+    assert_eq!(phase(&made), "Completed");
+    assert_eq!(made["spec"]["retentionPeriod"], "7d");
+    assert_eq!(made["metadata"]["labels"][SCHEDULE], "files");
+    let listed = good(&["list", "policy/files", "-o", "wide"]).stdout;
+    let weekly = listed.lines().find(|line| line.contains(" weekly ")).unwrap_or_default();
+    assert!(weekly.contains("Completed") && weekly.contains(" true "), "{listed}");
+    let sheet = good(&["describe", "policy/files"]).stdout;
+    assert!(sheet.contains("by-hand, Completed"), "{sheet}");
+
+    good(&["delete", "policy/files", "--entry", "weekly", "--yes"]);
+    assert_eq!(entries().as_array().map(Vec::len), Some(1));
+    assert_eq!(run(&["delete", "policy/files"]).code, 6, "nobody was asked");
+    good(&["delete", "policy/files", "--yes"]);
+    cron_jobs(0);
+    assert_eq!(run(&["describe", "policy/files"]).code, 3);
+    assert_eq!(space.kubectl.try_run(&["get", "backup", "by-hand"]).unwrap().code, 0, "its backups stay");
+    end(&cluster, space);
+}

@@ -8,6 +8,7 @@ use k8s_openapi::api::{
 use kbbackup_api::v1alpha1::{Backup, BackupPhase, Restore};
 use kube::ResourceExt;
 
+use super::Chosen;
 use crate::{
     app::{App, get},
     build::restore::{Recorded, Wish, claim_names},
@@ -21,9 +22,6 @@ use crate::{
 pub(super) fn restorable(backup: &Backup) -> Result<()> {
     let name = backup.name_any();
     let what = format!("backup/{name} cannot be restored");
-    if follow::is_continuous(backup) {
-        return Err(CliError::usage(what, "it is a log of changes; name the full backup that it builds on"));
-    }
     match follow::backup_phase(backup) {
         Some(BackupPhase::Completed) => Ok(()),
         Some(BackupPhase::Failed) => Err(CliError::usage(
@@ -42,13 +40,13 @@ pub(super) fn restorable(backup: &Backup) -> Result<()> {
 /// Names free, Secrets there, storage class there, repository ready.
 pub(super) async fn all(
     app: &App,
-    backup: &Backup,
+    chosen: &Chosen,
     run: Option<&Recorded>,
     wish: &Wish,
     restore: &Restore,
 ) -> Result<()> {
-    let flag = app.namespace_flag();
-    let status = backup.status.clone().unwrap_or_default();
+    let (from, flag) = (chosen.backup.name_any(), format!("{}{}", chosen.time_flag(), app.namespace_flag()));
+    let backup = chosen.origin();
     if let Some(recorded) = run {
         let name = &wish.target;
         if app.here::<StatefulSet>().get_opt(name).await.ok().flatten().is_some() {
@@ -56,7 +54,7 @@ pub(super) async fn all(
                 format!("statefulset/{name} exists in namespace {}", app.namespace),
                 "nothing that exists is overwritten",
             )
-            .hint(format!("kubectl kbbackup restore {name}-restored --from {}{flag}", backup.name_any())));
+            .hint(format!("kubectl kbbackup restore {name}-restored --from {from}{flag}")));
         }
         secrets(app, backup, recorded).await?;
     }
@@ -72,15 +70,21 @@ pub(super) async fn all(
                 format!("persistentvolumeclaim/{name} exists in namespace {}", app.namespace),
                 "a restore needs a new volume",
             )
-            .hint(format!("kubectl delete pvc {name}{flag}"))
-            .hint(format!(
-                "kubectl kbbackup restore {}-restored --from {}{flag}",
-                wish.target,
-                backup.name_any()
-            )));
+            .hint(format!("kubectl delete pvc {name}{}", app.namespace_flag()))
+            .hint(format!("kubectl kbbackup restore {}-restored --from {from}{flag}", wish.target)));
         }
     }
     storage_classes(app, restore).await?;
+    readable(app, backup).await?;
+    if chosen.aim.is_some() {
+        readable(app, &chosen.backup).await?;
+    }
+    Ok(())
+}
+
+/// Whether what a backup stored can be read: its repository, its pass phrase, its snapshots.
+async fn readable(app: &App, backup: &Backup) -> Result<()> {
+    let status = backup.status.clone().unwrap_or_default();
     if let Some(repo) = status.backup_repo_name.as_deref().filter(|repo| !repo.is_empty()) {
         repo::resolve_ready(app, Some(repo)).await?;
     }

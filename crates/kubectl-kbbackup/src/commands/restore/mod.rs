@@ -1,8 +1,10 @@
 //! `restore`: checks, a plan, confirmation, the Restore object, its end.
 
 mod check;
+pub(crate) mod pitr;
 pub(crate) mod plan;
 
+use self::pitr::Aim;
 use clap::Args;
 use jiff::Timestamp;
 use kbbackup_api::{
@@ -26,7 +28,7 @@ use crate::{
     follow::{self, Ending},
     manifest::{self, How, Manifest},
     output::human,
-    source,
+    recoverable, source,
     ui::{Mark, Ui},
     wait::{self, Waiting},
 };
@@ -41,7 +43,7 @@ pub(crate) enum Target {
     Pvc,
 }
 
-/// Restore a backup: into a running database, or into volumes only
+/// Restore a backup, or a point in time: into a running database, or into volumes only
 ///
 /// NEW is the name of the new StatefulSet. Without it the database comes back under its old name, which must be free:
 /// nothing that exists is overwritten. A plan is shown first.
@@ -51,6 +53,8 @@ pub(crate) enum Target {
   kubectl kbbackup restore --from pg-full-20260102030405 --wait --yes
   kubectl kbbackup restore pg -n staging --from pg-full-20260102030405 --from-namespace prod --wait
   kubectl kbbackup restore data --from pg-full-20260102030405 --to pvc --storage-class fast
+  kubectl kbbackup restore pg-copy --source statefulset/pg --to-time 2026-01-02T03:04:05Z --wait
+  kubectl kbbackup restore pg-copy --source pg --to-time \"10m ago\" --wait
   kubectl kbbackup restore pg-copy --from pg-full-20260102030405 --dry-run -o yaml")]
 pub(crate) struct RestoreArgs {
     /// Name of the new workload, or of the group of volumes [default: the old name]
@@ -59,6 +63,18 @@ pub(crate) struct RestoreArgs {
     /// Backup to restore
     #[arg(short, long, value_name = "BACKUP")]
     pub from: Option<String>,
+
+    /// Source to bring back to a point in time; its base and log are found
+    #[arg(long, value_name = "SOURCE", conflicts_with = "from")]
+    pub source: Option<String>,
+
+    /// Moment to go back to: 2026-01-02T03:04:05Z, "2026-01-02 03:04:05", -15m, "2h ago" or latest
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub to_time: Option<String>,
+
+    /// Time zone of a --to-time that names none [default: UTC]
+    #[arg(long, value_name = "AREA/CITY", requires = "to_time")]
+    pub timezone: Option<String>,
 
     /// Namespace of the backup [default: the same]
     #[arg(long, value_name = "NS")]
@@ -107,25 +123,53 @@ pub(crate) struct RestoreArgs {
     pub write: WriteArgs,
 }
 
+/// What is restored.
+struct Chosen {
+    /// The backup that the Restore names.
+    backup: Backup,
+    /// Moment and base, when it is a log.
+    aim: Option<Aim>,
+    /// The name of what is made.
+    new: Option<String>,
+}
+
+impl Chosen {
+    /// The backup whose workload and volumes the restore goes by: the base, for a log may have recorded none.
+    fn origin(&self) -> &Backup {
+        self.aim.as_ref().and_then(|aim| aim.base.as_ref()).unwrap_or(&self.backup)
+    }
+
+    /// ` --to-time TIME`, as far as it takes one to choose the same again.
+    fn time_flag(&self) -> String {
+        self.aim.as_ref().map(|aim| format!(" --to-time {}", human::stamp(aim.time))).unwrap_or_default()
+    }
+}
+
 pub(crate) async fn run(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Exit> {
-    let (backup, new) = chosen(ui, app, args).await?;
-    check::restorable(&backup)?;
-    let recorded = Recorded::of(&backup)?;
+    let mut chosen = chosen(ui, app, args).await?;
+    let (backup, origin) = (&chosen.backup, chosen.origin());
+    if chosen.aim.is_none() {
+        check::restorable(backup)?;
+    }
+    let recorded = Recorded::of(origin)?;
     let to = match args.to {
         Some(to) => to,
         None if recorded.is_some() => Target::Workload,
         None => Target::Pvc,
     };
-    let wish = Wish { namespace: app.namespace.clone(), ..wish(args, new, to, recorded.as_ref())? };
+    let new = chosen.new.take();
+    let (backup, origin) = (&chosen.backup, chosen.origin());
+    let time = chosen.aim.as_ref().map(|aim| aim.time);
+    let wish = Wish { namespace: app.namespace.clone(), time, ..wish(args, new, to, recorded.as_ref())? };
     if to == Target::Workload && recorded.is_none() {
         return Err(CliError::usage(
-            format!("backup/{} cannot become a running workload", backup.name_any()),
+            format!("backup/{} cannot become a running workload", origin.name_any()),
             "it carries no manifest of the workload that it was made from",
         )
         .hint("add --to pvc --claim VOLUME=SIZE"));
     }
-    let restore = build::restore(&backup, recorded.as_ref(), &wish)?;
-    check::all(app, &backup, recorded.as_ref().filter(|_| wish.run), &wish, &restore).await?;
+    let restore = build::restore(backup, origin, recorded.as_ref(), &wish)?;
+    check::all(app, &chosen, recorded.as_ref().filter(|_| wish.run), &wish, &restore).await?;
 
     let manifest = Manifest::of(&restore)?;
     let foreign = backup.namespace().is_some_and(|namespace| namespace != app.namespace);
@@ -140,21 +184,25 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Exit> 
         manifest::previewed(app, ui, std::slice::from_ref(&manifest), How::Create, &args.write).await?;
         return Ok(Exit::Done);
     }
-    ui.say(&plan::text(ui, &backup, recorded.as_ref(), &wish, &restore, Timestamp::now()));
+    ui.say(&plan::text(ui, &chosen, recorded.as_ref(), &wish, &restore, Timestamp::now()));
     if ui.may_ask && !args.yes && !ask::yes(ui, "Go on?", true)? {
         return Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed"));
     }
     if foreign {
-        allow(app, &backup).await?;
+        allow(app, backup).await?;
+        if !std::ptr::eq(backup, origin) {
+            allow(app, origin).await?;
+        }
     }
     let written = manifest::send(app, &manifest, How::Create, false).await?;
     manifest::announce(ui, std::slice::from_ref(&written), "created", args.write.output)?;
     let name = written.name_any();
-    if args.from.is_none() {
+    if args.from.is_none() && (args.source.is_none() || args.to_time.is_none()) {
         ui.say(&format!(
-            "the same without questions:\n  kubectl kbbackup restore {} --from {}{}",
+            "the same without questions:\n  kubectl kbbackup restore {} --from {}{}{}",
             wish.target,
-            backup.name_any(),
+            chosen.backup.name_any(),
+            chosen.time_flag(),
             app.namespace_flag()
         ));
     }
@@ -165,9 +213,14 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Exit> 
     Ok(Exit::Done)
 }
 
-/// The backup, given or asked for, and the name of what is made, given or asked for.
-async fn chosen(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<(Backup, Option<String>)> {
+/// The backup, and the moment when it is a log; given or asked for. And the name of what is made.
+async fn chosen(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Chosen> {
     let namespace = args.from_namespace.as_deref().unwrap_or(&app.namespace);
+    let new = args.new.clone();
+    if let Some(source) = &args.source {
+        let aim = pitr::aim(ui, app, args, &pitr::of_source(app, namespace, source).await?).await?;
+        return Ok(Chosen { backup: aim.log.clone(), aim: Some(aim), new });
+    }
     let api = app.within::<Backup>(namespace);
     if let Some(name) = &args.from {
         let name = name.strip_prefix("backup/").unwrap_or(name);
@@ -178,43 +231,64 @@ async fn chosen(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<(Backup, Optio
                 error
             }
         })?;
-        return Ok((backup, args.new.clone()));
+        if follow::is_continuous(&backup) {
+            let aim = pitr::aim(ui, app, args, &pitr::of_backup(app, namespace, name).await?).await?;
+            return Ok(Chosen { backup, aim: Some(aim), new });
+        }
+        if args.to_time.is_some() {
+            return Err(CliError::usage(
+                "--to-time cannot be used here",
+                format!("backup/{name} is of one moment only; name the source or its continuous backup"),
+            )
+            .hint(format!("kubectl kbbackup windows {} -n {namespace}", source::of_backup(&backup))));
+        }
+        return Ok(Chosen { backup, aim: None, new });
     }
-    let mut all = list_all(&api, ListParams::default(), "backups").await?;
+    if args.to_time.is_some() {
+        return Err(ask::needed("--source", "what to bring back to that time", &[]));
+    }
+    let mut chosen = asked(ui, app, args, namespace).await?;
+    if chosen.new.is_none() {
+        let suggestion = format!("{}-restored", source::of_backup(&chosen.backup));
+        let check = |text: &str| check_name("name", text).map_err(|error| error.why);
+        chosen.new = Some(ask::input(ui, "Name of the new workload", Some(&suggestion), check)?);
+    }
+    Ok(chosen)
+}
+
+/// Asks for a backup, or for a source and a moment of it.
+async fn asked(ui: &Ui, app: &App, args: &RestoreArgs, namespace: &str) -> Result<Chosen> {
+    let mut all = list_all(&app.within::<Backup>(namespace), ListParams::default(), "backups").await?;
     all.retain(|backup| follow::backup_phase(backup) == Some(BackupPhase::Completed) && !follow::is_continuous(backup));
     all.sort_by_key(|backup| std::cmp::Reverse(backup.creation_timestamp().map(|time| time.0)));
     if !ui.may_ask || all.is_empty() {
         let newest: Vec<String> = all.iter().take(5).map(ResourceExt::name_any).collect();
         return Err(ask::needed("--from", "the backup to restore", &newest));
     }
+    let mut logs = recoverable::within(app, namespace).await?;
+    logs.retain(|log| log.latest().is_some());
     let now = Timestamp::now();
-    let lines: Vec<String> = all
+    let lines: Vec<String> = logs
         .iter()
-        .map(|backup| {
-            let size = backup
-                .status
-                .as_ref()
-                .and_then(|status| status.total_size.as_deref())
-                .map(human::size)
-                .unwrap_or_default();
-            let age = human::ago(backup.creation_timestamp().as_ref(), now);
-            format!(
-                "{}  {} · {} · {size} · {age}",
-                backup.name_any(),
-                source::of_backup(backup),
-                backup.spec.backup_method
-            )
-        })
+        .map(|log| format!("a point in time of {}, by {}", log.source, log.log.name))
+        .chain(all.iter().map(|backup| line(backup, now)))
         .collect();
-    let backup = all.swap_remove(ask::select(ui, "Restore", &lines, 0)?);
-    let new = if let Some(new) = &args.new {
-        new.clone()
-    } else {
-        let suggestion = format!("{}-restored", source::of_backup(&backup));
-        let check = |text: &str| check_name("name", text).map_err(|error| error.why);
-        ask::input(ui, "Name of the new workload", Some(&suggestion), check)?
-    };
-    Ok((backup, Some(new)))
+    // The newest backup is what most want.
+    let place = ask::select(ui, "Restore", &lines, logs.len())?;
+    let new = args.new.clone();
+    if place < logs.len() {
+        let aim = pitr::aim(ui, app, args, &logs[place..=place]).await?;
+        return Ok(Chosen { backup: aim.log.clone(), aim: Some(aim), new });
+    }
+    Ok(Chosen { backup: all.swap_remove(place - logs.len()), aim: None, new })
+}
+
+/// A backup in the list to choose from.
+fn line(backup: &Backup, now: Timestamp) -> String {
+    let size = backup.status.as_ref().and_then(|status| status.total_size.as_deref()).map(human::size);
+    let age = human::ago(backup.creation_timestamp().as_ref(), now);
+    let (name, source, method) = (backup.name_any(), source::of_backup(backup), &backup.spec.backup_method);
+    format!("{name}  {source} · {method} · {} · {age}", size.unwrap_or_default())
 }
 
 fn wish(args: &RestoreArgs, new: Option<String>, to: Target, recorded: Option<&Recorded>) -> Result<Wish> {
@@ -243,6 +317,7 @@ fn wish(args: &RestoreArgs, new: Option<String>, to: Target, recorded: Option<&R
         parameters: args.param.clone(),
         env: args.env.clone(),
         policy: args.volume_restore_policy,
+        time: None,
     })
 }
 

@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 use kbbackup_api::{
     names::{annotations, labels},
-    v1alpha1::{Backup, Restore},
+    v1alpha1::Restore,
 };
 use kube::ResourceExt;
 use serde_json::Value;
 
+use super::Chosen;
 use crate::{
     build::restore::{Recorded, Wish, claim_names},
     output::{human, table::Sheet},
@@ -18,12 +19,13 @@ use crate::{
 /// The plan, shown before anything is written.
 pub(super) fn text(
     ui: &Ui,
-    backup: &Backup,
+    chosen: &Chosen,
     recorded: Option<&Recorded>,
     wish: &Wish,
     restore: &Restore,
     now: Timestamp,
 ) -> String {
+    let backup = chosen.origin();
     let status = backup.status.clone().unwrap_or_default();
     let mut sheet = Sheet::default();
     let engine = backup.labels().get(labels::ENGINE).cloned();
@@ -34,7 +36,13 @@ pub(super) fn text(
         .flatten()
         .filter(|part| !part.is_empty())
         .collect();
-    sheet.line("Restore", ui.bold(&format!("backup/{}", backup.name_any())));
+    if let Some(aim) = &chosen.aim {
+        sheet.line("Bring back", ui.bold(&source::of_backup(backup)));
+        sheet.line("  to", ui.bold(&human::stamp(aim.time)));
+        sheet.line("  by the log", format!("backup/{}", aim.log.name_any()));
+    }
+    let restored = if chosen.aim.is_some() { "  from" } else { "Restore" };
+    sheet.line(restored, ui.bold(&format!("backup/{}", backup.name_any())));
     sheet.line("  of", about.join(", "));
     if let Some(end) = status.time_range.as_ref().and_then(|range| range.end.as_ref()) {
         sheet.line("  as of", human::utc(Some(end)));
@@ -127,8 +135,10 @@ pub(crate) fn reached_text(reached: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Aim;
     use super::*;
     use crate::{args::Color, build::restore};
+    use kbbackup_api::v1alpha1::Backup;
     use serde_json::json;
 
     #[test]
@@ -157,10 +167,18 @@ mod tests {
             run: true,
             ..Wish::default()
         };
-        let restore = restore::restore(&backup, recorded.as_ref(), &wish).unwrap();
+        let restore = restore::restore(&backup, &backup, recorded.as_ref(), &wish).unwrap();
         let ui = Ui::new(Color::Never, true);
         let now = "2026-01-02T06:04:05Z".parse().unwrap();
-        insta::assert_snapshot!(text(&ui, &backup, recorded.as_ref(), &wish, &restore, now));
+        let chosen = Chosen { backup, aim: None, new: None };
+        insta::assert_snapshot!(text(&ui, &chosen, recorded.as_ref(), &wish, &restore, now));
+        let log = json!({"apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Backup", "metadata": {"name": "wal"},
+            "spec": {"backupPolicyName": "pg", "backupMethod": "wal"}});
+        let log: Backup = serde_json::from_value(log).unwrap();
+        let time = "2026-01-02T04:05:06Z".parse().unwrap();
+        let aim = Aim { log: log.clone(), base: Some(chosen.backup), time };
+        let chosen = Chosen { backup: log, aim: Some(aim), new: None };
+        insta::assert_snapshot!("to_a_point_in_time", text(&ui, &chosen, recorded.as_ref(), &wish, &restore, now));
     }
 
     #[test]
