@@ -20,17 +20,8 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds the release binaries, linked statically so that they run in any image.
 pub(crate) fn build(root: &Path) -> Result<Binaries> {
-    let target_dir = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let status = Command::new(env!("CARGO"))
-        .current_dir(root)
-        .args(["build", "--quiet", "--locked", "--release", "--target", TARGET])
-        .args(["-p", "kbbackup-mover", "-p", "kbbackup-controller", "-p", "kubectl-kbbackup"])
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .status()
-        .context("cannot run cargo")?;
-    ensure!(status.success(), "cargo build --release failed");
-    let built = target_dir.join(TARGET).join("release");
-    let bin = target_dir.join("kubectl-plugin");
+    let built = cargo(root, &["kbbackup-mover", "kbbackup-controller", "kubectl-kbbackup"])?;
+    let bin = target_dir(root).join("kubectl-plugin");
     std::fs::create_dir_all(&bin)?;
     for name in ["kubectl-kbbackup", "kubectl_complete-kbbackup"] {
         let link = bin.join(name);
@@ -39,4 +30,25 @@ pub(crate) fn build(root: &Path) -> Result<Binaries> {
             .with_context(|| format!("cannot link {}", link.display()))?;
     }
     Ok(Binaries { bin, controller: built.join("kbbackup-controller"), mover: built.join("datasafed") })
+}
+
+/// Builds the mover alone, the same way.
+pub(crate) fn mover(root: &Path) -> Result<PathBuf> {
+    Ok(cargo(root, &["kbbackup-mover"])?.join("datasafed"))
+}
+
+/// Returns the folder with the binaries of these packages.
+fn cargo(root: &Path, packages: &[&str]) -> Result<PathBuf> {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root).args(["build", "--quiet", "--locked", "--release", "--target", TARGET]);
+    for package in packages {
+        command.args(["-p", package]);
+    }
+    let status = command.env("RUSTFLAGS", "-C target-feature=+crt-static").status().context("cannot run cargo")?;
+    ensure!(status.success(), "cargo build --release failed");
+    Ok(target_dir(root).join(TARGET).join("release"))
+}
+
+fn target_dir(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }

@@ -1,0 +1,52 @@
+//! The mover beside `cat`, `zstd`, `rclone` and `restic`: same data, same stores, same minutes.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::run::{Measured, measure};
+use crate::ui;
+
+mod cases;
+mod site;
+mod table;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Size of the data in MiB
+    #[arg(long, default_value_t = 1024)]
+    size: u64,
+    /// Rounds, in each of which everything runs once; the tables show the fastest
+    #[arg(long, default_value_t = 3)]
+    runs: u32,
+    /// The server that all S3 clients talk to
+    #[arg(long, value_enum, default_value_t = site::Server::Versitygw)]
+    server: site::Server,
+    /// Only what has this in its name, for example "local random push"
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+}
+
+pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
+    let site = site::Site::prepare(root, args.size << 20, args.server)?;
+    let cases: Vec<_> = cases::all().into_iter().filter(|case| case.id().contains(&args.only)).collect();
+    let mut best: HashMap<String, Measured> = HashMap::new();
+    for round in 1..=args.runs {
+        ui::long_step(&format!("round {round} of {}", args.runs), || {
+            for case in &cases {
+                // Nobody pays for what another has left to be written.
+                rustix::fs::sync();
+                measure(&mut site.shell(&case.clean))?;
+                let one = measure(&mut site.shell(&case.line))?;
+                let before = best.entry(case.id()).or_insert(one);
+                if one.time < before.time {
+                    *before = one;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    table::print(&site, args.size, args.runs, &cases, &best);
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! What the runs need: programs, data, a folder, an S3 server.
+
+use std::fs::File;
+use std::io::{BufWriter, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+
+use crate::cluster::{go, sh};
+use crate::{artifacts, ui};
+
+/// Which server speaks S3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Server {
+    Versitygw,
+    /// The mover's own
+    Serve,
+}
+
+const ACCESS_KEY: &str = "bench-key";
+const SECRET_KEY: &str = "bench-secret";
+/// Made for this; opens nothing else.
+const AGE_KEY: &str = "AGE-SECRET-KEY-1NYG7DY45834FWSYCKQD0L36SED4ZFQAKSN6HTCVEXU6FM207X92QWLYLUT";
+
+pub(super) struct Site {
+    dir: TempDir,
+    mover: PathBuf,
+    rclone: PathBuf,
+    restic: PathBuf,
+    versitygw: PathBuf,
+    server: Server,
+    process: Child,
+    url: String,
+}
+
+impl Site {
+    pub(super) fn prepare(root: &Path, size: u64, server: Server) -> Result<Self> {
+        let mover = ui::long_step("build the mover", || artifacts::mover(root))?;
+        let (rclone, restic, versitygw) = (go::BENCH_RCLONE.path()?, go::RESTIC.path()?, go::VERSITYGW.path()?);
+        // Not below /tmp, which may be memory.
+        let dir = tempfile::tempdir_in("/var/tmp")?;
+        for name in ["data", "local", "s3/bench"] {
+            std::fs::create_dir_all(dir.path().join(name))?;
+        }
+        ui::step("write the data", || {
+            write_random(&dir.path().join("data/random"), size)?;
+            write_text(&dir.path().join("data/text"), size)?;
+            ["random", "text"].iter().try_for_each(|name| split(&dir.path().join("data"), name, size))
+        })?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let (s3, address) = (dir.path().join("s3"), format!("127.0.0.1:{port}"));
+        let mut command = match server {
+            Server::Versitygw => {
+                let mut command = Command::new(&versitygw);
+                command.args(["--port", &address, "--region", "us-east-1", "--quiet", "posix"]).arg(&s3);
+                command.env("ROOT_ACCESS_KEY_ID", ACCESS_KEY).env("ROOT_SECRET_ACCESS_KEY", SECRET_KEY);
+                command
+            }
+            Server::Serve => {
+                let mut command = Command::new(&mover);
+                command.args(["serve", "--bucket", "bench", "--listen", &address, "--root"]).arg(&s3);
+                command.env("KBBACKUP_SERVE_ACCESS_KEY_ID", ACCESS_KEY);
+                command.env("KBBACKUP_SERVE_SECRET_ACCESS_KEY", SECRET_KEY);
+                command
+            }
+        };
+        let log = File::create(dir.path().join("server.log"))?;
+        command.current_dir(&dir).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let process = command.spawn().context("cannot start the S3 server")?;
+        let url = format!("http://{address}");
+        let conf = format!(
+            "[storage]\ntype = s3\nprovider = Other\nendpoint = {url}\nroot = bench\nregion = us-east-1\n\
+             access_key_id = {ACCESS_KEY}\nsecret_access_key = {SECRET_KEY}\n"
+        );
+        std::fs::write(dir.path().join("mover.conf"), conf)?;
+        let site = Self { dir, mover, rclone, restic, versitygw, server, process, url };
+        for _ in 0..100 {
+            if TcpStream::connect(&address).is_ok() {
+                return Ok(site);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        bail!("the S3 server does not answer: {}", sh::tail(&site.dir.path().join("server.log")))
+    }
+
+    /// A line of shell with everything in its environment.
+    pub(super) fn shell(&self, line: &str) -> Command {
+        let dir = self.dir.path();
+        let curl = format!("curl -sS --fail --aws-sigv4 aws:amz:us-east-1:s3 --user {ACCESS_KEY}:{SECRET_KEY}");
+        let mut command = Command::new("sh");
+        command.args(["-c", line]).env_clear();
+        for (name, path) in [
+            ("DATA", "data"),
+            ("COPY", "copy"),
+            ("LOCAL", "local"),
+            ("DATASAFED_LOCAL_BACKEND_PATH", "local"),
+            ("S3ROOT", "s3"),
+            ("CONF", "mover.conf"),
+            ("HOME", ""),
+        ] {
+            command.env(name, dir.join(path));
+        }
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("MOVER", &self.mover).env("RCLONE", &self.rclone).env("RESTIC", &self.restic).env("CURL", curl);
+        command.env("KEY", AGE_KEY).env("S3", format!("{}/bench", self.url)).env("URL", &self.url);
+        command.env("RESTIC_PASSWORD", "bench").env("AWS_ACCESS_KEY_ID", ACCESS_KEY);
+        command.env("AWS_SECRET_ACCESS_KEY", SECRET_KEY).env("RCLONE_CONFIG", "/dev/null");
+        for (name, value) in [
+            ("TYPE", "s3"),
+            ("PROVIDER", "Other"),
+            ("ENDPOINT", &self.url),
+            ("ACCESS_KEY_ID", ACCESS_KEY),
+            ("SECRET_ACCESS_KEY", SECRET_KEY),
+        ] {
+            command.env(format!("RCLONE_CONFIG_S3_{name}"), value);
+        }
+        command
+    }
+
+    /// What was measured, on what.
+    pub(super) fn versions(&self) -> Vec<String> {
+        let first = |program: &Path, arg: &str| {
+            let output = Command::new(program).arg(arg).stdin(Stdio::null()).output().ok();
+            let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+            text.lines().find(|line| !line.trim().is_empty()).unwrap_or("?").trim().to_owned()
+        };
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let cpu = read("/proc/cpuinfo");
+        let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let server = match self.server {
+            Server::Versitygw => format!("versitygw {}", first(&self.versitygw, "--version")),
+            Server::Serve => "the mover's own serve".to_owned(),
+        };
+        vec![
+            first(&self.mover, "version"),
+            first(&self.rclone, "version"),
+            first(&self.restic, "version"),
+            first(Path::new("zstd"), "--version"),
+            first(Path::new("cat"), "--version"),
+            first(Path::new("curl"), "--version"),
+            format!("S3 server: {server}"),
+            format!(
+                "{cores} cores {}, Linux {}",
+                cpu.trim_start_matches([':', ' ', '\t']),
+                read("/proc/sys/kernel/osrelease").trim()
+            ),
+        ]
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn xorshift(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+fn write_random(path: &Path, size: u64) -> Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut state = 0x9e37_79b9_7f4a_7c15;
+    for _ in 0..size / 8 {
+        file.write_all(&xorshift(&mut state).to_le_bytes())?;
+    }
+    Ok(file.flush()?)
+}
+
+/// Lines of text with random numbers in them, as tables look.
+fn write_text(path: &Path, size: u64) -> Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let (mut state, mut written) = (0x9e37_79b9_7f4a_7c15, 0);
+    while written < size {
+        let number = xorshift(&mut state);
+        let mut line = format!("{written:012}|{number:016x}|customer number {}\n", number % 1000);
+        line.truncate((size - written) as usize);
+        file.write_all(line.as_bytes())?;
+        written += line.len() as u64;
+    }
+    Ok(file.flush()?)
+}
+
+/// The quarters of a file, for clients that send them at once.
+fn split(dir: &Path, name: &str, size: u64) -> Result<()> {
+    let whole = File::open(dir.join(name))?;
+    for quarter in 0..4 {
+        let mut part = File::create(dir.join(format!("{name}.{quarter}")))?;
+        std::io::copy(&mut (&whole).take(size / 4), &mut part)?;
+    }
+    Ok(())
+}
