@@ -10,6 +10,7 @@ mod manifest;
 mod notes;
 mod output;
 mod pool;
+mod relay;
 mod repo;
 mod rpath;
 mod serve;

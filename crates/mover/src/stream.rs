@@ -1,10 +1,12 @@
 //! The pipe: read, compress, encrypt, hash and store as stages over bounded buffers.
 //!
-//! A thread of its own reads and transforms; the task that stores runs beside it. Between them lie at most [`DEPTH`]
-//! buffers, so that memory does not depend on the amount of data.
+//! Each stage has a thread of its own, see [`crate::relay`]; the task that fetches or stores runs beside them. A few buffers
+//! lie between two stages, so that memory does not depend on the amount of data.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -16,13 +18,12 @@ use crate::codec::{Compression, Link, Stage};
 use crate::error::{Cause, Error, Result};
 use crate::manifest::Progress;
 use crate::pool::Pool;
+use crate::relay::{CHUNK, DEPTH, Inlet, ahead, fill, inlet, relay};
 use crate::signal::Stop;
 use crate::storage::{self, Sink, Source};
 
-/// Size of a buffer.
-const CHUNK: usize = 512 << 10;
-/// Buffers between two stages.
-const DEPTH: usize = 6;
+/// What a pipe may hold: the more, the less often the programs at its ends wait for each other.
+const PIPE: usize = 1 << 20;
 /// How long a write that is under way may take to settle when a signal asks to stop.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -47,53 +48,38 @@ pub(crate) struct Input {
     pub(crate) reader: Box<dyn Read + Send>,
 }
 
+impl Input {
+    /// Standard input, without the buffer that the standard library puts in front of it.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn stdin() -> Result<Self> {
+        let (file, path) = standard(io::stdin().as_fd(), "/dev/stdin")?;
+        Ok(Self { name: path.display().to_string(), reader: Box::new(file) })
+    }
+}
+
+/// An end of a pipe, or whatever it is, as a file.
+fn standard(fd: BorrowedFd<'_>, path: &str) -> Result<(File, PathBuf)> {
+    let path = PathBuf::from(path);
+    let own = fd.try_clone_to_owned().map_err(|error| Error::file("open", &path, &error))?;
+    // Refused for what is no pipe, and beyond what the user may have.
+    let _ = rustix::pipe::fcntl_setpipe_size(&own, PIPE);
+    Ok((File::from(own), path))
+}
+
 /// The last link of a push: hashes, and hands buffers over to the task that stores them.
 struct Outlet {
     to: Sender<Bytes>,
-    pool: Pool,
-    buffer: Vec<u8>,
-    filled: usize,
     hasher: blake3::Hasher,
     size: u64,
     progress: Option<Progress>,
     done: std::sync::mpsc::Sender<Written>,
 }
 
-impl Outlet {
-    fn send(&mut self, bytes: Bytes) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.hasher.update(&bytes);
-        self.size += bytes.len() as u64;
-        if let Some(progress) = &mut self.progress {
-            progress.at(self.size);
-        }
-        // The other side hangs up when storing has failed; its error is the one that counts.
-        self.to.blocking_send(bytes).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-impl Outlet {
-    fn send_waiting(&mut self) -> io::Result<()> {
-        let waiting = self.pool.share(std::mem::take(&mut self.buffer), self.filled);
-        self.filled = 0;
-        self.send(waiting)
-    }
-}
-
 impl Write for Outlet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.buffer.is_empty() {
-            self.buffer = self.pool.take();
-        }
-        let taken = bytes.len().min(CHUNK - self.filled);
-        self.buffer[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
-        self.filled += taken;
-        if self.filled == CHUNK {
-            self.send_waiting()?;
-        }
-        Ok(taken)
+        self.take(Bytes::copy_from_slice(bytes)).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -103,12 +89,16 @@ impl Write for Outlet {
 
 impl Stage for Outlet {
     fn take(&mut self, bytes: Bytes) -> io::Result<()> {
-        self.send_waiting()?;
-        self.send(bytes)
+        self.hasher.update(&bytes);
+        self.size += bytes.len() as u64;
+        if let Some(progress) = &mut self.progress {
+            progress.at(self.size);
+        }
+        // The other side hangs up when storing has failed; its error is the one that counts.
+        self.to.blocking_send(bytes).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
-        self.send_waiting()?;
+    fn finish(self: Box<Self>) -> io::Result<()> {
         if let Some(progress) = &self.progress {
             progress.ended(self.size);
         }
@@ -131,16 +121,7 @@ pub(crate) async fn push(
     let told = progress.as_ref().map(Progress::file);
     let (to, mut from) = mpsc::channel::<Bytes>(DEPTH);
     let (done, written) = std::sync::mpsc::channel();
-    let outlet = Outlet {
-        to,
-        pool: Pool::new(CHUNK),
-        buffer: Vec::new(),
-        filled: 0,
-        hasher: blake3::Hasher::new(),
-        size: 0,
-        progress,
-        done,
-    };
+    let outlet = Outlet { to, hasher: blake3::Hasher::new(), size: 0, progress, done };
     let (failed, failure) = tokio::sync::oneshot::channel();
     thread::spawn(move || {
         let _ = failed.send(feed(input, transform, Box::new(outlet)));
@@ -193,66 +174,48 @@ async fn store(from: &mut Receiver<Bytes>, sink: &mut Sink, stop: &mut Stop) -> 
     }
 }
 
-/// Reads, compresses, encrypts. Runs in a thread, because all of it blocks.
+/// Reads into the stages. Runs in a thread, because all of it blocks.
 fn feed(mut input: Input, transform: Transform, outlet: Link) -> Result<()> {
     let broken = |error: io::Error| Error::other(crate::error::reason(&error));
-    let mut chain: Link = outlet;
+    let mut chain = relay(outlet);
     if let Some(encryption) = transform.encryption {
-        chain = encryption.encrypt(chain).map_err(broken)?;
+        chain = relay(encryption.encrypt(chain).map_err(broken)?);
     }
     if let Some(compression) = transform.compression {
-        chain = compression.encode(chain);
+        chain = relay(compression.encode(chain));
     }
     let pool = Pool::new(CHUNK);
     loop {
         let mut buffer = pool.take();
-        let filled = read_full(&mut input.reader, &mut buffer)
-            .map_err(|error| Error::file("read", Path::new(&input.name), &error))?;
+        let (filled, ended) = fill(&mut input.reader, &mut buffer);
+        let ended = ended.map_err(|error| Error::file("read", Path::new(&input.name), &error))?;
         chain.take(pool.share(buffer, filled)).map_err(broken)?;
-        if filled < CHUNK {
+        if ended {
             return chain.finish().map_err(broken);
         }
     }
 }
 
-/// Fills `buffer` as far as the input goes: pipes give little at a time, and few large buffers are cheaper.
-fn read_full(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match input.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
 /// Where a pull writes.
 pub(crate) enum Output {
-    Stdout,
-    File(std::fs::File, std::path::PathBuf),
+    File(File, PathBuf),
     /// Nowhere: the bytes are only decoded.
     Nothing,
 }
 
 impl Output {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let (written, path) = match self {
-            Self::Stdout => (io::stdout().lock().write_all(bytes), Path::new("/dev/stdout")),
-            Self::File(file, path) => (file.write_all(bytes), path.as_path()),
-            Self::Nothing => return Ok(()),
-        };
-        written.map_err(|error| Error::file("write", path, &error))
+    /// Standard output, without the search for lines that the standard library does.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn stdout() -> Result<Self> {
+        standard(io::stdout().as_fd(), "/dev/stdout").map(|(file, path)| Self::File(file, path))
     }
 
-    fn finish(&mut self) -> Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
         match self {
-            Self::Stdout => {
-                io::stdout().lock().flush().map_err(|error| Error::file("write", Path::new("/dev/stdout"), &error))
-            }
-            _ => Ok(()),
+            Self::File(file, path) => file.write_all(bytes).map_err(|error| Error::file("write", path, &error)),
+            Self::Nothing => Ok(()),
         }
     }
 }
@@ -261,16 +224,14 @@ impl Output {
 ///
 /// # Errors
 /// The first failure of any stage.
-pub(crate) async fn pull(mut source: Source, transform: Transform, mut output: Output) -> Result<Written> {
-    let (to, from) = mpsc::channel::<Result<Bytes>>(DEPTH);
-    let writer = thread::spawn(move || -> Result<()> {
-        drain(from, &transform, &mut output)?;
-        output.finish()
-    });
+pub(crate) async fn pull(mut source: Source, transform: Transform, output: Output) -> Result<Written> {
+    let (to, from) = inlet();
+    let writer = thread::spawn(move || drain(from, &transform, output));
     let mut hasher = blake3::Hasher::new();
     let mut size = 0;
     let fetched = loop {
         match source.next().await {
+            Ok(Some(bytes)) if bytes.is_empty() => {}
             Ok(Some(bytes)) => {
                 hasher.update(&bytes);
                 size += bytes.len() as u64;
@@ -278,10 +239,13 @@ pub(crate) async fn pull(mut source: Source, transform: Transform, mut output: O
                     break Ok(());
                 }
             }
-            Ok(None) => break Ok(()),
+            Ok(None) => {
+                let _ = to.send(Ok(Bytes::new())).await;
+                break Ok(());
+            }
             Err(error) => {
                 // The writer must not take this for the end.
-                let _ = to.send(Err(error.clone())).await;
+                let _ = to.send(Err(io::Error::other(error.clone()))).await;
                 break Err(error);
             }
         }
@@ -293,57 +257,23 @@ pub(crate) async fn pull(mut source: Source, transform: Transform, mut output: O
 }
 
 /// Decrypts, decompresses, writes. Runs in a thread, because all of it blocks.
-fn drain(from: Receiver<Result<Bytes>>, transform: &Transform, output: &mut Output) -> Result<()> {
-    let mut input = Inlet { from, chunk: Bytes::new() };
-    if transform.compression.is_none() && transform.encryption.is_none() {
-        while let Some(chunk) = input.from.blocking_recv() {
-            output.write(&chunk?)?;
-        }
-        return Ok(());
-    }
-    let mut reader: Box<dyn Read + Send> = Box::new(input);
+fn drain(mut input: Inlet, transform: &Transform, mut output: Output) -> Result<()> {
     if let Some(encryption) = &transform.encryption {
-        reader = encryption.decrypt(reader).map_err(undo)?;
+        input = ahead(encryption.decrypt(Box::new(input)).map_err(undo)?);
     }
     if let Some(compression) = transform.compression {
-        reader = compression.decode(reader).map_err(undo)?;
+        input = ahead(compression.decode(Box::new(input)).map_err(undo)?);
     }
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(read) => output.write(&buffer[..read])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(undo(error)),
-        }
+    while let Some(bytes) = input.next().map_err(undo)? {
+        output.write(&bytes)?;
     }
+    Ok(())
 }
 
-/// An error that passed through a decoder, as it was before.
+/// An error that passed through decoders, as it was before.
 fn undo(error: io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours,
         Err(error) => Error::new(Cause::Damaged, error.to_string()),
-    }
-}
-
-/// What arrives from the store, as a reader.
-struct Inlet {
-    from: Receiver<Result<Bytes>>,
-    chunk: Bytes,
-}
-
-impl Read for Inlet {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.chunk.is_empty() {
-            match self.from.blocking_recv() {
-                None => return Ok(0),
-                Some(Ok(chunk)) => self.chunk = chunk,
-                Some(Err(error)) => return Err(io::Error::other(error)),
-            }
-        }
-        let taken = buffer.len().min(self.chunk.len());
-        buffer[..taken].copy_from_slice(&self.chunk.split_to(taken));
-        Ok(taken)
     }
 }

@@ -3,16 +3,18 @@
 //! The key material says what a process may do. `age1…` lines are recipients: the process can write and not read.
 //! `AGE-SECRET-KEY-1…` lines are identities: it can read, and write to itself. Anything else is a passphrase.
 
-use std::io::{self, BufReader, Read, Write};
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use age::secrecy::SecretString;
-use age::stream::{StreamReader, StreamWriter};
-use age::{DecryptError, Decryptor, Encryptor, Identity, Recipient, scrypt, x25519};
+use age::secrecy::{ExposeSecret, SecretString};
+use age::{DecryptError, Decryptor, EncryptError, Encryptor, Identity, Recipient, scrypt, x25519};
+use age_core::format::{FileKey as Wrapped, Stanza};
 
+use super::age_payload::{FileKey, Reader, SALT, TAG, Writer};
 use super::{Link, Stage};
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error};
 
 /// Work for a passphrase: 64 MiB of memory and about a tenth of a second, for each object. The usual second and 256 MiB are
 /// made for passwords that people remember; these come from a Secret.
@@ -20,7 +22,7 @@ const WORK: u8 = 16;
 /// The most work that a foreign object may ask for: 256 MiB.
 const WORK_MAX: u8 = 18;
 const READ: usize = 128 << 10;
-/// No header is longer: thousands of recipients fit. The parser collects lines, and what has none would be collected whole.
+/// No header is longer: thousands of recipients fit. What has no lines would be collected whole.
 const HEADER_MAX: u64 = 1 << 20;
 
 /// Who can read, and what we can read.
@@ -34,7 +36,7 @@ impl Keys {
     ///
     /// # Errors
     /// When a line that looks like a key is none. The line itself is not shown.
-    pub(crate) fn parse(material: &str) -> Result<Arc<Self>> {
+    pub(crate) fn parse(material: &str) -> Result<Arc<Self>, Error> {
         let mut keys = Self { recipients: Vec::new(), identities: Vec::new() };
         let is_key = |line: &str| line.starts_with("age1") || line.starts_with("AGE-SECRET-KEY-1");
         if material.lines().any(|line| is_key(line.trim())) {
@@ -62,10 +64,17 @@ impl Keys {
         Ok(Arc::new(keys))
     }
 
-    pub(super) fn encrypt(&self, next: Link) -> io::Result<Encoder> {
-        let recipients = self.recipients.iter().map(|recipient| &**recipient as &dyn Recipient);
+    pub(super) fn encrypt(&self, mut next: Link) -> io::Result<Encoder> {
+        let key = Cell::new(None);
+        let recipients: Vec<_> = self.recipients.iter().map(|inner| Witness { inner: &**inner, key: &key }).collect();
+        let recipients = recipients.iter().map(|recipient| recipient as &dyn Recipient);
         let encryptor = Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
-        Ok(Encoder(encryptor.wrap_output(next)?))
+        // Of the empty object that this makes, all but the payload is what is wanted.
+        let mut head = encryptor.wrap_output(Vec::new())?.finish()?;
+        head.truncate(head.len() - TAG);
+        next.write_all(&head)?;
+        let (key, salt) = witnessed(&key, &head)?;
+        Ok(Encoder(Writer::new(next, &key, &salt)?))
     }
 
     pub(super) fn decrypt<R: Read>(&self, input: R) -> io::Result<Decoder<R>> {
@@ -75,12 +84,64 @@ impl Keys {
                 "this process holds only an age recipient (age1…), with which objects can be written but not read",
             )));
         }
-        let left = Arc::new(AtomicU64::new(HEADER_MAX));
-        let input = Limited { input, left: left.clone() };
-        let decryptor = Decryptor::new_buffered(BufReader::with_capacity(READ, input)).map_err(translate)?;
-        left.store(u64::MAX, Ordering::Relaxed);
-        let identities = self.identities.iter().map(|identity| &**identity as &dyn Identity);
-        Ok(Decoder(decryptor.decrypt(identities).map_err(translate)?))
+        let mut input = BufReader::with_capacity(READ, input);
+        let head = read_head(&mut input)?;
+        let key = Cell::new(None);
+        let identities: Vec<_> = self.identities.iter().map(|inner| Witness { inner: &**inner, key: &key }).collect();
+        let identities = identities.iter().map(|identity| identity as &dyn Identity);
+        let decryptor = Decryptor::new_buffered(&head[..]).map_err(translate)?;
+        // Checks the header with the key that it wraps.
+        decryptor.decrypt(identities).map_err(translate)?;
+        let (key, salt) = witnessed(&key, &head)?;
+        Ok(Decoder(Reader::new(input, &key, &salt)?))
+    }
+}
+
+/// Header and salt as they stand there, as far as they do.
+fn read_head(input: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let (mut head, mut line) = (Vec::new(), 0);
+    let mut lines = input.take(HEADER_MAX);
+    while lines.read_until(b'\n', &mut head)? > 0 {
+        if head[line..].starts_with(b"---") {
+            lines.set_limit(SALT as u64);
+            lines.read_to_end(&mut head)?;
+            break;
+        }
+        line = head.len();
+    }
+    Ok(head)
+}
+
+/// The key that a [`Witness`] saw, and the salt behind the header.
+fn witnessed(key: &Cell<Option<FileKey>>, head: &[u8]) -> io::Result<(FileKey, [u8; SALT])> {
+    let both = key.get().zip(head.last_chunk().copied());
+    both.ok_or_else(|| io::Error::other("age: a header without a key"))
+}
+
+/// A recipient or an identity that also tells which key it wrapped or unwrapped.
+struct Witness<'a, T: ?Sized> {
+    inner: &'a T,
+    key: &'a Cell<Option<FileKey>>,
+}
+
+impl Recipient for Witness<'_, dyn Recipient + Send + Sync> {
+    fn wrap_file_key(&self, key: &Wrapped) -> Result<(Vec<Stanza>, HashSet<String>), EncryptError> {
+        self.key.set(Some(*key.expose_secret()));
+        self.inner.wrap_file_key(key)
+    }
+}
+
+impl Identity for Witness<'_, dyn Identity + Send + Sync> {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<Wrapped, DecryptError>> {
+        self.unwrap_stanzas(std::slice::from_ref(stanza))
+    }
+
+    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<Result<Wrapped, DecryptError>> {
+        let unwrapped = self.inner.unwrap_stanzas(stanzas);
+        if let Some(Ok(key)) = &unwrapped {
+            self.key.set(Some(*key.expose_secret()));
+        }
+        unwrapped
     }
 }
 
@@ -101,7 +162,7 @@ fn translate(error: DecryptError) -> io::Error {
 }
 
 /// Encrypts what is written to it.
-pub(super) struct Encoder(StreamWriter<Link>);
+pub(super) struct Encoder(Writer<Link>);
 
 impl Write for Encoder {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -119,24 +180,8 @@ impl Stage for Encoder {
     }
 }
 
-/// An input that ends after so many bytes.
-struct Limited<R> {
-    input: R,
-    left: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Limited<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.left.load(Ordering::Relaxed);
-        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let read = self.input.read(&mut buffer[..wanted])?;
-        self.left.store(left - read as u64, Ordering::Relaxed);
-        Ok(read)
-    }
-}
-
 /// Decrypts and authenticates what is read from it.
-pub(super) struct Decoder<R: Read>(StreamReader<BufReader<Limited<R>>>);
+pub(super) struct Decoder<R: Read>(Reader<BufReader<R>>);
 
 impl<R: Read> Read for Decoder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -152,11 +197,12 @@ impl<R: Read> Read for Decoder<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
     use crate::codec::tests::{collect, encode};
 
     fn identity() -> (String, String) {
-        use age::secrecy::ExposeSecret;
         let identity = x25519::Identity::generate();
         (identity.to_string().expose_secret().to_owned(), identity.to_public().to_string())
     }
@@ -188,6 +234,39 @@ mod tests {
         let stored = seal(&keys, b"plain");
         assert_eq!(open(&keys, &stored).unwrap(), b"plain");
         assert!(open(&Keys::parse("battery").unwrap(), &stored).is_err());
+    }
+
+    /// The library's own payloads are the judges of ours, at all sizes around a chunk's.
+    #[test]
+    fn the_library_reads_ours_and_we_read_its() {
+        let (secret, public) = identity();
+        let keys = Keys::parse(&secret).unwrap();
+        let (theirs, judge) =
+            (secret.parse::<x25519::Identity>().unwrap(), public.parse::<x25519::Recipient>().unwrap());
+        let chunk = 64 << 10;
+        for size in [0, 1, chunk - 1, chunk, chunk + 1, 2 * chunk, 5 * chunk + 321] {
+            let plain: Vec<u8> = (0..size).map(|at| (at * 7 % 253) as u8).collect();
+            assert!(age::decrypt(&theirs, &seal(&keys, &plain)).unwrap() == plain, "{size}");
+            assert!(open(&keys, &age::encrypt(&judge, &plain).unwrap()).unwrap() == plain, "{size}");
+        }
+    }
+
+    #[test]
+    fn an_empty_chunk_behind_a_full_one_is_refused() {
+        let (key, salt) = ([1; 16], [2; SALT]);
+        let sealed = |plain: &[u8]| {
+            let mut writer = Writer::new(Vec::new(), &key, &salt).unwrap();
+            writer.write_all(plain).unwrap();
+            writer
+        };
+        // What a writer would do that does not wait for more before it seals a full chunk.
+        let full = vec![7; 64 << 10];
+        let mut early = sealed(&full);
+        early.seal(false).unwrap();
+        let stored = early.finish().unwrap();
+        assert!(collect(Reader::new(&stored[..], &key, &salt).unwrap()).unwrap_err().to_string().contains("empty"));
+        let stored = sealed(&full).finish().unwrap();
+        assert_eq!(collect(Reader::new(&stored[..], &key, &salt).unwrap()).unwrap(), full);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Compression formats: which names there are, how each is written and read.
 
 mod age_format;
+mod age_payload;
 pub(crate) mod crypt;
 mod deflate;
 mod detect;

@@ -37,7 +37,7 @@ pub(super) async fn run(context: Context) -> Result<()> {
     };
     let expected = Trust::from_environment()?.expected(&repo.store, &key).await.map_err(within)?;
     let source = repo.store.read(&entry).await.map_err(within)?;
-    let output = if local == "-" { Output::Stdout } else { create(local)? };
+    let output = if local == "-" { Output::stdout()? } else { create(local)? };
     let compression = context.args.text("decompress").and_then(Compression::named);
     let transform = Transform { compression, encryption: repo.encryption.clone() };
     let read = stream::pull(source, transform, output).await.map_err(within)?;

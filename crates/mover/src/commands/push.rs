@@ -1,7 +1,6 @@
 //! `push`: from a file or standard input into the repository.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use kbbackup_core::contract::ManifestEntry;
@@ -20,17 +19,14 @@ pub(super) const FLAGS: &[Flag] = &[flag("compress", Some('z'), Takes::OneOf(NAM
 pub(super) async fn run(context: Context) -> Result<()> {
     let [local, remote] = context.args.exactly()?;
     let repo = context.repo()?;
-    let input: Box<dyn Read + Send> = if local == "-" {
-        Box::new(std::io::stdin())
+    let input = if local == "-" {
+        Input::stdin()?
     } else {
-        Box::new(File::open(local).map_err(|error| Error::file("open", Path::new(local), &error))?)
+        let file = File::open(local).map_err(|error| Error::file("open", Path::new(local), &error))?;
+        Input { name: local.to_owned(), reader: Box::new(file) }
     };
-    let name = if local == "-" { "/dev/stdin" } else { local };
     let compression = context.args.text("compress").and_then(Compression::named);
-    store(&repo, Input { name: name.to_owned(), reader: input }, compression, remote)
-        .await
-        .map(drop)
-        .map_err(|error| within(remote, error))
+    store(&repo, input, compression, remote).await.map(drop).map_err(|error| within(remote, error))
 }
 
 fn within(remote: &str, error: Error) -> Error {
