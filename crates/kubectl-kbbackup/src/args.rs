@@ -9,10 +9,10 @@ use clap::{
 
 use crate::{
     commands::{
-        backup::BackupArgs, completion::CompletionArgs, delete::DeleteArgs, describe::DescribeArgs, doctor::DoctorArgs,
-        install::InstallArgs, list::ListArgs, logs::LogsArgs, policy::PolicyCommand, repo::RepoCommand,
-        restore::RestoreArgs, restores::RestoresCommand, schedule::ScheduleCommand, status::StatusArgs,
-        uninstall::UninstallArgs, version::VersionArgs, windows::WindowsArgs,
+        backup::BackupArgs, cancel::CancelArgs, completion::CompletionArgs, delete::DeleteArgs, describe::DescribeArgs,
+        doctor::DoctorArgs, install::InstallArgs, list::ListArgs, logs::LogsArgs, policy::PolicyCommand,
+        repo::RepoCommand, restore::RestoreArgs, restores::RestoresCommand, schedule::ScheduleCommand,
+        status::StatusArgs, uninstall::UninstallArgs, update::UpdateArgs, version::VersionArgs, windows::WindowsArgs,
     },
     output::Format,
 };
@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Describe(DescribeArgs),
     #[command(alias = "log")]
     Logs(LogsArgs),
+    Update(UpdateArgs),
+    Cancel(CancelArgs),
     #[command(visible_alias = "rm")]
     Delete(DeleteArgs),
     Restore(Box<RestoreArgs>),

@@ -62,6 +62,12 @@ pub(crate) fn whole(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second() - i64::from(time.subsec_nanosecond() < 0)).unwrap_or(time)
 }
 
+/// The first whole second that is not before it.
+pub(crate) fn up(time: Timestamp) -> Timestamp {
+    let below = whole(time);
+    if below < time { Timestamp::from_second(below.as_second() + 1).unwrap_or(time) } else { below }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,9 @@ use kube::{Api, ResourceExt, api::ListParams};
 use crate::{
     app::{App, list_all},
     error::Result,
-    follow, source,
+    follow, moment,
+    output::human,
+    source,
 };
 
 /// A log with everything that it can be replayed onto.
@@ -37,6 +39,13 @@ pub(crate) struct Window {
     pub to: Timestamp,
     /// Backups that restores into it begin with, oldest first.
     pub bases: Vec<String>,
+}
+
+impl Window {
+    /// As a person reads it; both times can be given to a restore as they stand.
+    pub(crate) fn text(&self) -> String {
+        format!("{} to {}", human::stamp(moment::up(self.from)), human::stamp(self.to))
+    }
 }
 
 impl Recoverable {

@@ -1,12 +1,12 @@
 //! `delete`: says what else becomes unusable, and waits until the data is gone.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use clap::Args;
 use jiff::Timestamp;
 use kbbackup_api::{
     names::{FINALIZER, TRUE, annotations},
-    v1alpha1::{Backup, BackupPhase, DeletionPolicy, Restore, RestorePhase},
+    v1alpha1::{ActionSet, Backup, BackupPhase, DeletionPolicy, Restore, RestorePhase},
 };
 use kube::{
     Api, ResourceExt,
@@ -22,6 +22,7 @@ use crate::{
     exit::Exit,
     follow,
     output::human,
+    recoverable::{self, Recoverable, Window},
     source::{self, Source},
     ui::Ui,
     wait::{self, Seen, Waiting},
@@ -99,7 +100,8 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
     for backup in &chosen {
         ui.say(&line(backup, now));
     }
-    for warning in last_ones(&chosen, &all) {
+    let sets = list_all(&app.everywhere::<ActionSet>(), ListParams::default(), "action sets").await.unwrap_or_default();
+    for warning in last_ones(&chosen, &all).into_iter().chain(lost_windows(&chosen, &all, &sets)) {
         ui.warn(&warning);
     }
     if args.dry_run {
@@ -245,6 +247,28 @@ fn last_ones(chosen: &[Backup], all: &[Backup]) -> Vec<String> {
         .collect()
 }
 
+/// Points in time that could be reached and would not be any more: with the windows before and after.
+fn lost_windows(chosen: &[Backup], all: &[Backup], sets: &[ActionSet]) -> Vec<String> {
+    let gone: BTreeSet<String> = chosen.iter().map(ResourceExt::name_any).collect();
+    let kept: Vec<Backup> = all.iter().filter(|backup| !gone.contains(&backup.name_any())).cloned().collect();
+    let after = recoverable::of(&kept, sets);
+    let told = |log: Option<&Recoverable>| {
+        let windows = log.map(Recoverable::windows).unwrap_or_default();
+        let stretches = windows.iter().map(Window::text);
+        if windows.is_empty() { "no time at all".to_owned() } else { stretches.collect::<Vec<_>>().join(", ") }
+    };
+    recoverable::of(all, sets)
+        .iter()
+        .filter(|before| !before.windows().is_empty())
+        .filter_map(|before| {
+            let left = after.iter().find(|left| left.log.name == before.log.name);
+            let (was, is) = (told(Some(before)), told(left));
+            let source = &before.source;
+            (was != is).then(|| format!("{source} can be brought back to {was} now, and to {is} afterwards"))
+        })
+        .collect()
+}
+
 async fn request(api: &Api<Backup>, backup: &Backup) -> Result<()> {
     let name = backup.name_any();
     match api.delete(&name, &DeleteParams::default()).await {
@@ -328,5 +352,21 @@ mod tests {
         let all = [backup("good", None, "Completed"), backup("bad", None, "Failed")];
         assert_eq!(last_ones(&all[..1], &all).len(), 1);
         assert!(last_ones(&all[1..], &all).is_empty());
+    }
+
+    #[test]
+    fn a_base_that_goes_takes_its_window_along() {
+        let (all, sets) = crate::commands::windows::tests::objects(&crate::commands::windows::tests::running());
+        let named = |name: &str| all.iter().filter(|backup| backup.name_any() == name).cloned().collect::<Vec<_>>();
+        let told = lost_windows(&named("thursday"), &all, &sets);
+        assert_eq!(
+            told,
+            ["pg can be brought back to 2026-01-05T02:10:01Z to 2026-01-07T01:00:00Z, 2026-01-08T02:10:00Z to \
+              2026-01-08T05:59:30Z now, and to 2026-01-05T02:10:01Z to 2026-01-07T01:00:00Z afterwards"]
+        );
+        // Another base of the same stretch is there.
+        assert!(lost_windows(&named("tuesday"), &all, &sets).is_empty());
+        let log = lost_windows(&named("pg-wal"), &all, &sets);
+        assert!(log[0].ends_with("and to no time at all afterwards"), "{log:?}");
     }
 }

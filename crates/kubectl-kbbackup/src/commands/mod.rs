@@ -1,6 +1,7 @@
 //! The tree of commands: a file per command, a folder per noun.
 
 pub(crate) mod backup;
+pub(crate) mod cancel;
 pub(crate) mod completion;
 pub(crate) mod delete;
 pub(crate) mod describe;
@@ -15,6 +16,7 @@ pub(crate) mod restores;
 pub(crate) mod schedule;
 pub(crate) mod status;
 pub(crate) mod uninstall;
+pub(crate) mod update;
 pub(crate) mod version;
 pub(crate) mod windows;
 
@@ -45,6 +47,8 @@ pub(crate) async fn run(ui: &Ui, cli: &Cli) -> Result<Exit> {
         Command::List(args) => list::run(ui, app, args).await,
         Command::Describe(args) => describe::run(ui, app, args).await,
         Command::Logs(args) => logs::run(ui, app, args).await,
+        Command::Update(args) => update::run(ui, app, args).await,
+        Command::Cancel(args) => cancel::run(ui, app, args).await,
         Command::Delete(args) => delete::run(ui, app, args).await,
         Command::Restore(args) => restore::run(ui, app, args).await,
         Command::Restores(command) => restores::run(ui, app, command).await,

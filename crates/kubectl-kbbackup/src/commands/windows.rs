@@ -11,6 +11,7 @@ use crate::{
     args::OutputArgs,
     error::{CliError, Result},
     exit::Exit,
+    moment,
     output::{Format, Table, human, object},
     recoverable::{self, Recoverable},
     source::Source,
@@ -145,7 +146,7 @@ fn rows(log: &Recoverable, now: Timestamp) -> Vec<Row> {
     }
     let last = windows.len() - 1;
     let one = |(index, window): (usize, recoverable::Window)| Row {
-        from: Some(human::stamp(up(window.from))),
+        from: Some(human::stamp(moment::up(window.from))),
         to: Some(human::stamp(window.to)),
         lag_seconds: (index == last && log.is_running()).then(|| now.duration_since(window.to).as_secs().max(0)),
         bases: window.bases,
@@ -162,12 +163,6 @@ fn why_none(log: &Recoverable) -> String {
     } else {
         "there is no completed full backup".to_owned()
     }
-}
-
-/// The first whole second that is not before it: as it is shown it must be accepted.
-fn up(time: Timestamp) -> Timestamp {
-    let whole = crate::moment::whole(time);
-    if whole < time { Timestamp::from_second(whole.as_second() + 1).unwrap_or(time) } else { whole }
 }
 
 fn table(rows: &[Row], namespaces: bool, wide: bool) -> Table {
@@ -217,7 +212,7 @@ pub(crate) mod tests {
         .unwrap()
     }
 
-    pub(crate) fn logs(wal: &Value) -> Vec<Recoverable> {
+    pub(crate) fn objects(wal: &Value) -> (Vec<Backup>, Vec<ActionSet>) {
         let set: ActionSet = serde_json::from_value(json!({
             "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "ActionSet", "metadata": {"name": "wal"},
             "spec": {"backupType": "Continuous"}
@@ -225,16 +220,19 @@ pub(crate) mod tests {
         .unwrap();
         let full =
             |name: &str, end: &str| backup(name, "Full", &json!({"phase": "Completed", "completionTimestamp": end}));
-        recoverable::of(
-            &[
-                full("before", "2026-01-01T00:00:00Z"),
-                full("monday", "2026-01-05T02:10:00.5Z"),
-                full("tuesday", "2026-01-06T02:10:00Z"),
-                full("thursday", "2026-01-08T02:10:00Z"),
-                backup("pg-wal", "Continuous", wal),
-            ],
-            &[set],
-        )
+        let backups = vec![
+            full("before", "2026-01-01T00:00:00Z"),
+            full("monday", "2026-01-05T02:10:00.5Z"),
+            full("tuesday", "2026-01-06T02:10:00Z"),
+            full("thursday", "2026-01-08T02:10:00Z"),
+            backup("pg-wal", "Continuous", wal),
+        ];
+        (backups, vec![set])
+    }
+
+    pub(crate) fn logs(wal: &Value) -> Vec<Recoverable> {
+        let (backups, sets) = objects(wal);
+        recoverable::of(&backups, &sets)
     }
 
     pub(crate) fn running() -> Value {

@@ -244,6 +244,30 @@ fn the_commands_of_schedules_do_what_they_say() {
     let sheet = good(&["describe", "policy/files"]).stdout;
     assert!(sheet.contains("by-hand, Completed"), "{sheet}");
 
+    let kbbackup = |words: &[&str]| space.kubectl.run(&[&["kbbackup"], words].concat()).unwrap();
+    let expires = || space.kubectl.get(&["backup", "by-hand"]).unwrap()["status"]["expiration"].clone();
+    let (before, ended) = (seconds(&expires()), seconds(&made["status"]["completionTimestamp"]));
+    assert_eq!(before, ended + 7 * 24 * 3600);
+    kbbackup(&["update", "by-hand", "--retention", "30d"]);
+    assert_eq!(seconds(&expires()), ended + 30 * 24 * 3600);
+    kbbackup(&["update", "by-hand", "--keep"]);
+    assert_eq!(expires(), Value::Null);
+
+    let slow = format!("{}-slow", space.name);
+    space.kubectl.apply(&files::recipe(&slow, "Full", "sleep 600", "true").to_string()).unwrap();
+    let methods = [("full", space.name.as_str(), None), ("slow", slow.as_str(), None)];
+    space.kubectl.apply(&files::policy("Any", &methods).to_string()).unwrap();
+    kbbackup(&["backup", "policy/files", "--method", "slow", "--name", "slow"]);
+    let jobs = || space.kubectl.get(&["jobs", "-l", "dataprotection.kubeblocks.io/backup-name=slow"]).unwrap();
+    space.kubectl.wait_for("backup", "slow", LIMIT, |object| phase(object) == "Running").unwrap();
+    kbbackup(&["cancel", "slow", "--yes"]);
+    std::thread::sleep(Duration::from_secs(5));
+    let cancelled = space.kubectl.get(&["backup", "slow"]).unwrap();
+    assert_eq!(phase(&cancelled), "Failed");
+    assert!(cancelled["status"]["failureReason"].as_str().unwrap_or_default().contains("cancelled"));
+    assert_eq!(jobs()["items"].as_array().map(Vec::len), Some(0), "its work goes on");
+    drop(space.kubectl.try_run(&["delete", "actionset", &slow, "--wait=false"]));
+
     good(&["delete", "policy/files", "--entry", "weekly", "--yes"]);
     assert_eq!(entries().as_array().map(Vec::len), Some(1));
     assert_eq!(run(&["delete", "policy/files"]).code, 6, "nobody was asked");

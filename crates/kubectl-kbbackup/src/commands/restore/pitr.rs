@@ -122,11 +122,7 @@ fn unreachable(logs: &[Recoverable], why: String) -> CliError {
 
 /// Asks for the moment; a time outside of the windows is refused while it is typed.
 fn asked<'a>(ui: &Ui, logs: &'a [Recoverable], zone: &TimeZone) -> Result<(&'a Recoverable, Timestamp)> {
-    let told: Vec<String> = logs
-        .iter()
-        .flat_map(Recoverable::windows)
-        .map(|window| format!("{} to {}", human::stamp(window.from), human::stamp(window.to)))
-        .collect();
+    let told: Vec<String> = logs.iter().flat_map(Recoverable::windows).map(|window| window.text()).collect();
     if !ui.may_ask {
         return Err(ask::needed("--to-time", "the time to go back to", &told));
     }
