@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// Leave the cluster running
     #[arg(long)]
     keep: bool,
+    /// Try faults, deaths and large amounts for longer: half an hour instead of minutes
+    #[arg(long)]
+    soak: bool,
 }
 
 /// A kind of test.
@@ -72,7 +75,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
             Kind::Clippy => {
                 cargo(root, &["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
             }
-            Kind::Unit => units(root),
+            Kind::Unit => units(root, args.soak),
             Kind::Chart => chart::check(root),
             Kind::Metrics => metrics::check(root),
             Kind::Driver => cluster::sanity(),
@@ -143,10 +146,13 @@ fn api_server(root: &Path, site: &site::Site) -> Result<()> {
 }
 
 /// Everything that needs no cluster, beside the programs that some of it is compared with.
-fn units(root: &Path) -> Result<()> {
+fn units(root: &Path, soak: bool) -> Result<()> {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(root).args(["test", "--quiet", "--locked", "--workspace", "--exclude", "kbbackup-e2e"]);
     command.envs(program::test_env()?);
+    if soak {
+        command.env("KBBACKUP_SOAK", "1");
+    }
     ensure!(command.status().context("cannot run cargo")?.success(), "cargo test failed");
     Ok(())
 }

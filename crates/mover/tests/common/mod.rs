@@ -16,6 +16,11 @@ use tempfile::TempDir;
 
 pub(crate) const BIN: &str = env!("CARGO_BIN_EXE_datasafed");
 
+/// Whether there is time for more than a look: `cargo xtask test --soak`.
+pub(crate) fn soak() -> bool {
+    std::env::var_os("KBBACKUP_SOAK").is_some()
+}
+
 /// Bytes that do not compress, the same each time.
 pub(crate) fn pseudo_random(size: usize) -> Vec<u8> {
     let mut bytes = vec![0; size];
@@ -92,12 +97,58 @@ impl Run {
         self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
+    /// Starts the mover and feeds it in the background.
+    pub(crate) fn spawn_fed(mut self) -> Child {
+        let mut child = self.command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // Whoever is killed does not read everything.
+        std::thread::spawn(move || drop(stdin.write_all(&self.stdin)));
+        child
+    }
+
+    /// Starts the mover and feeds it most of its input.
+    pub(crate) fn spawn_most(mut self) -> Waiting {
+        let mut child = self.command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let rest = self.stdin.split_off(self.stdin.len() / 4 * 3);
+        stdin.write_all(&self.stdin).unwrap();
+        Waiting { child, stdin, rest }
+    }
+
     /// Starts the mover, feeds it so many bytes and leaves its input open.
     pub(crate) fn spawn_and_feed(mut self, size: usize) -> Fed {
         let mut child = self.command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(&pseudo_random(size)).unwrap();
         Fed { child, _stdin: stdin }
+    }
+}
+
+/// A mover that has got most of its input.
+pub(crate) struct Waiting {
+    child: Child,
+    stdin: std::process::ChildStdin,
+    rest: Vec<u8>,
+}
+
+impl Waiting {
+    /// Waits until something can be seen of it.
+    pub(crate) fn has_begun(&self, seen: impl Fn() -> bool) {
+        for _ in 0..2000 {
+            if seen() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        panic!("process {} does not begin", self.child.id());
+    }
+
+    /// Feeds it the rest.
+    #[track_caller]
+    pub(crate) fn succeeds(mut self) {
+        self.stdin.write_all(&self.rest).unwrap();
+        drop(self.stdin);
+        assert!(self.child.wait().unwrap().success());
     }
 }
 
@@ -223,7 +274,10 @@ impl Client<'_> {
         let lines: Vec<String> = self.conf.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         let lines = lines.join("\n");
         let path = self.endpoint.dir.path().join(format!("{}.conf", blake3::hash(lines.as_bytes()).to_hex()));
-        std::fs::write(&path, format!("[storage]\n{lines}")).unwrap();
+        // Whole at once: another mover may be reading it.
+        let mut file = tempfile::NamedTempFile::new_in(self.endpoint.dir.path()).unwrap();
+        write!(file, "[storage]\n{lines}").unwrap();
+        file.persist(&path).unwrap();
         let mut all = vec!["-c", path.to_str().unwrap()];
         all.extend(args);
         Run::new(&all)
