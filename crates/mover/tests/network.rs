@@ -1,7 +1,7 @@
 //! What networks and servers do to requests, in a table: each command either does what it should or says why not, in one line
 //! and in time, and the store holds whole objects only.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // A test that cannot go on says so by ending.
 
 mod common;
 

@@ -18,8 +18,9 @@ use std::time::Duration;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use s3s::auth::SimpleAuth;
+use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::S3ServiceBuilder;
+use s3s::{S3Result, s3_error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -45,6 +46,19 @@ pub(crate) struct Settings {
     pub(crate) buckets: Vec<String>,
 }
 
+/// The only key that opens the endpoint.
+struct OneKey {
+    id: String,
+    secret: SecretKey,
+}
+
+#[async_trait::async_trait]
+impl S3Auth for OneKey {
+    async fn get_secret_key(&self, id: &str) -> S3Result<SecretKey> {
+        if id == self.id { Ok(self.secret.clone()) } else { Err(s3_error!(InvalidAccessKeyId)) }
+    }
+}
+
 /// Serves until a signal. Calls `ready` with the address once requests are accepted.
 ///
 /// # Errors
@@ -57,7 +71,7 @@ pub(crate) async fn run(settings: Settings, ready: impl FnOnce(SocketAddr)) -> R
     }
     let uploads = Arc::new(Uploads::default());
     let mut builder = S3ServiceBuilder::new(s3::Endpoint { disk, uploads: uploads.clone() });
-    builder.set_auth(SimpleAuth::from_single(settings.access_key, settings.secret_key));
+    builder.set_auth(OneKey { id: settings.access_key, secret: settings.secret_key.into() });
     let service = builder.build();
 
     let bind = |address: SocketAddr| async move {

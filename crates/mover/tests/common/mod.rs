@@ -1,7 +1,11 @@
 //! What the tests of the binary share: running it, an endpoint of its own, data.
 #![allow(dead_code)]
 
+pub(crate) mod disk;
+pub(crate) mod lister;
+pub(crate) mod memory;
 pub(crate) mod proxy;
+pub(crate) mod signed;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,6 +23,12 @@ pub(crate) const BIN: &str = env!("CARGO_BIN_EXE_datasafed");
 /// Whether there is time for more than a look: `cargo xtask test --soak`.
 pub(crate) fn soak() -> bool {
     std::env::var_os("KBBACKUP_SOAK").is_some()
+}
+
+/// Says that this machine cannot show something.
+#[allow(clippy::print_stderr)] // A test has no other way to say so.
+pub(crate) fn not_tried(why: &str) {
+    eprintln!("not tried: {why} here");
 }
 
 /// Bytes that do not compress, the same each time.
@@ -143,6 +153,11 @@ impl Waiting {
         panic!("process {} does not begin", self.child.id());
     }
 
+    pub(crate) fn is_killed(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Feeds it the rest.
     #[track_caller]
     pub(crate) fn succeeds(mut self) {
@@ -174,13 +189,24 @@ impl Fed {
 pub(crate) struct Endpoint {
     child: Child,
     dir: TempDir,
+    root: PathBuf,
     conf: BTreeMap<String, String>,
 }
 
 impl Endpoint {
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (child, address) = serve(&dir.path().join("root"), "127.0.0.1:0");
+        let root = dir.path().join("root");
+        Self::new(dir, root)
+    }
+
+    /// The same on a directory of its own.
+    pub(crate) fn start_on(root: &std::path::Path) -> Self {
+        Self::new(tempfile::tempdir().unwrap(), root.to_owned())
+    }
+
+    fn new(dir: TempDir, root: PathBuf) -> Self {
+        let (child, address) = serve(&root, "127.0.0.1:0");
         let conf = [
             ("type", "s3"),
             ("provider", "Other"),
@@ -191,11 +217,11 @@ impl Endpoint {
             ("chunk_size", "50Mi"),
         ];
         let conf = conf.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Self { child, dir, conf }
+        Self { child, dir, root, conf }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join("root").join(name)
+        self.root.join(name)
     }
 
     /// Host and port.
@@ -222,10 +248,18 @@ impl Endpoint {
 
     /// Kills the server without warning and starts it again on the same address and directory.
     pub(crate) fn restart(&mut self) {
-        self.child.kill().unwrap();
+        self.kill();
+        self.start_again();
+    }
+
+    pub(crate) fn kill(&self) {
+        assert!(Command::new("kill").args(["-KILL", &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    pub(crate) fn start_again(&mut self) {
         self.child.wait().unwrap();
-        let address = self.conf["endpoint"].trim_start_matches("http://").to_owned();
-        self.child = serve(&self.dir.path().join("root"), &address).0;
+        let address = self.address().to_owned();
+        self.child = serve(&self.root, &address).0;
     }
 
     /// The same endpoint with one setting changed.
