@@ -176,6 +176,8 @@ fn positional(command: &Command, place: usize) -> Wanted {
         ("repo" | "policy", "create") | (_, "restore") => return Wanted::Words(Vec::new()),
         ("repo", "providers") => Kind::Provider,
         ("repo", _) => Kind::Repo,
+        ("policy", "actionsets") => Kind::ActionSet,
+        ("policy", "templates") => return Wanted::Words(Vec::new()),
         ("policy", _) => Kind::Policy,
         ("restores", _) => Kind::Restore,
         ("schedule", _) | (_, "backup" | "status" | "windows") => Kind::Source,
