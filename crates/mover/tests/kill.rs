@@ -155,7 +155,7 @@ fn nobody_sees_half_an_object() {
     let before = endpoint.unfinished();
     let dead = run(&["push", "-", "dir/object"]).stdin(&versions.contents[1]).spawn_most();
     dead.has_begun(|| endpoint.unfinished() > before);
-    dead.is_killed();
+    dead.die();
     let left = endpoint.unfinished();
     println!("{ended} of {} had ended before; {left} files of unfinished uploads stay", rounds());
     assert!(left > 0, "no push was killed while it wrote");

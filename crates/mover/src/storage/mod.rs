@@ -159,7 +159,7 @@ impl Store {
     pub(crate) fn create(&self, key: &str) -> Result<Sink> {
         match self {
             Self::Local(local) => local.create(key).map(|file| Sink::Local(Box::new(file))),
-            Self::Remote(remote) => Ok(Sink::Remote(Box::new(remote.create(key)))),
+            Self::Remote(remote) => Ok(Sink::Remote(Box::new(remote.create(key)?))),
         }
     }
 

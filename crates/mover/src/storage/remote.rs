@@ -80,6 +80,9 @@ impl Remote {
         if key.is_empty() {
             return Ok(Found::Dir);
         }
+        if is_trimmed(key) {
+            return Ok(Found::Missing);
+        }
         match self.quick.stat(key).await {
             Ok(meta) if meta.is_file() => Ok(Found::File(Entry {
                 key: key.to_owned(),
@@ -193,8 +196,11 @@ impl Remote {
         Ok(Download { stream, left: size })
     }
 
-    pub(super) fn create(&self, key: &str) -> Upload {
-        Upload::new(self.quick.clone(), self.patient.clone(), key, self.limits)
+    pub(super) fn create(&self, key: &str) -> Result<Upload> {
+        if is_trimmed(key) {
+            return Err(Error::other("names that begin or end with white space cannot be stored here"));
+        }
+        Ok(Upload::new(self.quick.clone(), self.patient.clone(), key, self.limits))
     }
 
     pub(super) async fn put_new(&self, key: &str, bytes: Bytes) -> Result<bool> {
@@ -241,6 +247,9 @@ impl Remote {
     }
 
     pub(super) async fn remove(&self, key: &str) -> Result<()> {
+        if is_trimmed(key) {
+            return Ok(());
+        }
         self.quick.delete(key).await.map_err(|error| failure(&error))
     }
 
@@ -273,6 +282,11 @@ impl Remote {
         }
         deleter.close().await.map_err(|error| failure(&error))
     }
+}
+
+/// Whether OpenDAL would take this name for another: it cuts off white space at the ends.
+fn is_trimmed(key: &str) -> bool {
+    key.trim().len() < key.len()
 }
 
 /// Whether a directory is another, or below it.

@@ -153,7 +153,15 @@ impl Waiting {
         panic!("process {} does not begin", self.child.id());
     }
 
-    pub(crate) fn is_killed(mut self) {
+    /// Feeds it the rest, which does not help.
+    #[track_caller]
+    pub(crate) fn fails(mut self) {
+        let _ = self.stdin.write_all(&self.rest);
+        drop(self.stdin);
+        assert_eq!(self.child.wait().unwrap().code(), Some(1));
+    }
+
+    pub(crate) fn die(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
