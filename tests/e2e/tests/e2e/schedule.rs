@@ -266,7 +266,6 @@ fn the_commands_of_schedules_do_what_they_say() {
     assert_eq!(phase(&cancelled), "Failed");
     assert!(cancelled["status"]["failureReason"].as_str().unwrap_or_default().contains("cancelled"));
     assert_eq!(jobs()["items"].as_array().map(Vec::len), Some(0), "its work goes on");
-    drop(space.kubectl.try_run(&["delete", "actionset", &slow, "--wait=false"]));
 
     good(&["delete", "policy/files", "--entry", "weekly", "--yes"]);
     assert_eq!(entries().as_array().map(Vec::len), Some(1));
@@ -276,4 +275,5 @@ fn the_commands_of_schedules_do_what_they_say() {
     assert_eq!(run(&["describe", "policy/files"]).code, 3);
     assert_eq!(space.kubectl.try_run(&["get", "backup", "by-hand"]).unwrap().code, 0, "its backups stay");
     end(&cluster, space);
+    drop(cluster.try_run(&["delete", "actionset", &slow, "--wait=false"]));
 }
