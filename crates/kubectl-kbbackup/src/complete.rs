@@ -173,11 +173,10 @@ fn positional(command: &Command, place: usize) -> Wanted {
     }
     let path = command.get_bin_name().unwrap_or_default().to_owned();
     let kind = match (path.split_whitespace().rev().nth(1).unwrap_or_default(), command.get_name()) {
-        ("repo" | "policy", "create") | (_, "restore") => return Wanted::Words(Vec::new()),
+        ("repo" | "policy", "create") | ("policy", "templates") | (_, "restore") => return Wanted::Words(Vec::new()),
         ("repo", "providers") => Kind::Provider,
         ("repo", _) => Kind::Repo,
         ("policy", "actionsets") => Kind::ActionSet,
-        ("policy", "templates") => return Wanted::Words(Vec::new()),
         ("policy", _) => Kind::Policy,
         ("restores", _) => Kind::Restore,
         ("schedule", _) | (_, "backup" | "status" | "windows") => Kind::Source,

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
-use kbbackup_api::v1alpha1::{Backup, BackupPhase, BackupPolicy, BackupSchedule};
+use kbbackup_api::v1alpha1::{ActionSet, Backup, BackupPhase, BackupPolicy, BackupSchedule};
+use kbbackup_core::cron::Cron;
 use kube::{ResourceExt, api::ListParams};
 use serde::Serialize;
 
@@ -13,8 +14,9 @@ use crate::{
     args::{OutputArgs, duration},
     error::Result,
     exit::Exit,
-    follow,
+    follow, moment,
     output::{Format, Table, human, object},
+    recoverable::{self, Recoverable},
     source::{self, Source},
     ui::Ui,
 };
@@ -62,6 +64,12 @@ struct SourceStatus {
     policies: Vec<String>,
     /// Cron expressions of enabled schedules, UTC.
     schedules: Vec<String>,
+    /// The next run of any of them, RFC 3339, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<Timestamp>,
+    /// The last point in time that it can be brought back to, RFC 3339, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pitr_to: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,8 +89,10 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &StatusArgs) -> Result<Exit> {
     let policies = list_all(&app.scoped::<BackupPolicy>(all), ListParams::default(), "policies").await?;
     let backups = list_all(&app.scoped::<Backup>(all), ListParams::default(), "backups").await?;
     let schedules = list_all(&app.scoped::<BackupSchedule>(all), ListParams::default(), "schedules").await?;
+    let sets = list_all(&app.everywhere::<ActionSet>(), ListParams::default(), "action sets").await?;
     let now = Timestamp::now();
     let mut statuses = judge(&policies, &backups, &schedules, args.max_age, now);
+    reach(&mut statuses, &recoverable::of(&backups, &sets));
     if !args.sources.is_empty() {
         let wanted = args.sources.iter().map(|source| Source::parse(source)).collect::<Result<Vec<_>>>()?;
         statuses.retain(|status| {
@@ -116,6 +126,18 @@ fn nothing(namespace: &str, source: &str) -> SourceStatus {
         bytes: 0,
         policies: Vec::new(),
         schedules: Vec::new(),
+        next: None,
+        pitr_to: None,
+    }
+}
+
+/// How close to now each source can be brought back.
+fn reach(statuses: &mut [SourceStatus], logs: &[Recoverable]) {
+    for status in statuses {
+        let own = logs.iter().filter(|log| log.namespace() == status.namespace);
+        let own = own
+            .filter(|log| log.source == status.source || status.policies.contains(&log.backup.spec.backup_policy_name));
+        status.pitr_to = own.filter_map(Recoverable::latest).max().map(moment::whole);
     }
 }
 
@@ -144,7 +166,11 @@ fn judge(
                 && schedule.spec.backup_policy_name == policy.name_any()
         });
         let enabled = own.flat_map(|schedule| &schedule.spec.schedules).filter(|entry| entry.enabled.unwrap_or(false));
-        status.schedules.extend(enabled.map(|entry| entry.cron_expression.clone()));
+        for entry in enabled {
+            status.schedules.push(entry.cron_expression.clone());
+            let next = Cron::parse(&entry.cron_expression).ok().and_then(|cron| cron.next(now));
+            status.next = status.next.into_iter().chain(next).min();
+        }
     }
     for backup in backups {
         let namespace = backup.namespace().unwrap_or_default();
@@ -182,7 +208,8 @@ fn add(status: &mut SourceStatus, backup: &Backup) {
             let end =
                 state.time_range.as_ref().and_then(|range| range.end.as_ref()).or(state.completion_timestamp.as_ref());
             let time = end.map_or(created, |end| end.0);
-            if status.last_good.as_ref().is_none_or(|good| good.time < time) {
+            // A log alone brings nothing back.
+            if !follow::is_continuous(backup) && status.last_good.as_ref().is_none_or(|good| good.time < time) {
                 status.last_good = Some(last(time, String::new()));
             }
         }
@@ -220,12 +247,12 @@ fn show(ui: &Ui, app: &App, args: &StatusArgs, statuses: &[SourceStatus], now: T
 }
 
 fn table(statuses: &[SourceStatus], namespaces: bool, wide: bool, now: Timestamp) -> Table {
-    let mut header = vec!["SOURCE", "PROTECTED", "LAST-GOOD", "AGE", "BACKUPS", "SIZE", "SCHEDULE", "LAST-FAILURE"];
+    let mut header = vec!["SOURCE", "PROTECTED", "LAST-GOOD", "AGE", "NEXT", "PITR-TO", "LAST-FAILURE"];
     if namespaces {
         header.insert(0, "NAMESPACE");
     }
     if wide {
-        header.extend(["POLICIES", "RUNNING", "REASON"]);
+        header.extend(["BACKUPS", "SIZE", "SCHEDULE", "POLICIES", "RUNNING", "REASON"]);
     }
     let mut table = Table::new(header);
     for status in statuses {
@@ -239,9 +266,8 @@ fn table(statuses: &[SourceStatus], namespaces: bool, wide: bool, now: Timestamp
             if status.protected { "yes" } else { "no" }.to_owned(),
             status.last_good.as_ref().map(|good| good.backup.clone()).unwrap_or_default(),
             status.last_good.as_ref().map(|good| human::span(now.duration_since(good.time))).unwrap_or_default(),
-            status.backups.to_string(),
-            human::bytes(status.bytes),
-            status.schedules.join("; "),
+            status.next.map(|next| format!("in {}", human::span(next.duration_since(now)))).unwrap_or_default(),
+            status.pitr_to.map(human::stamp).unwrap_or_default(),
             failure
                 .map(|failure| format!("{} ({} ago)", failure.backup, human::span(now.duration_since(failure.time))))
                 .unwrap_or_default(),
@@ -250,6 +276,7 @@ fn table(statuses: &[SourceStatus], namespaces: bool, wide: bool, now: Timestamp
             row.insert(0, status.namespace.clone());
         }
         if wide {
+            row.extend([status.backups.to_string(), human::bytes(status.bytes), status.schedules.join("; ")]);
             row.push(status.policies.join(","));
             row.push(status.running.join(","));
             row.push(failure.map(|failure| failure.reason.clone()).unwrap_or_default());
@@ -284,5 +311,29 @@ mod tests {
         let day = judge(&[], &backups, &[], Some(Duration::from_secs(86_400)), now);
         assert!(!day[0].protected);
         insta::assert_snapshot!(table(&day, true, false, now));
+    }
+
+    #[test]
+    fn the_next_run_and_the_last_point_in_time_are_told() {
+        let now: Timestamp = "2026-01-08T06:00:00Z".parse().unwrap();
+        let (backups, sets) = crate::commands::windows::tests::objects(&crate::commands::windows::tests::running());
+        let object = |kind: &str, spec: serde_json::Value| {
+            json!({"apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": kind,
+                "metadata": {"name": "pg", "namespace": "demo"}, "spec": spec})
+        };
+        let policy = serde_json::from_value(object("BackupPolicy", json!({"backupMethods": []}))).unwrap();
+        let entries = json!([
+            {"enabled": true, "backupMethod": "full", "cronExpression": "0 2 * * *"},
+            {"enabled": true, "backupMethod": "incr", "cronExpression": "0 * * * *"},
+            {"backupMethod": "off", "cronExpression": "* * * * *"}]);
+        let schedule = object("BackupSchedule", json!({"backupPolicyName": "pg", "schedules": entries}));
+        let schedule = serde_json::from_value(schedule).unwrap();
+        let mut statuses = judge(&[policy], &backups, &[schedule], None, now);
+        reach(&mut statuses, &recoverable::of(&backups, &sets));
+        assert_eq!(statuses.len(), 1);
+        assert_eq!(statuses[0].next.unwrap().to_string(), "2026-01-08T07:00:00Z");
+        assert_eq!(statuses[0].pitr_to.unwrap().to_string(), "2026-01-08T05:59:30Z");
+        assert_eq!(statuses[0].last_good.as_ref().unwrap().backup, "thursday");
+        insta::assert_snapshot!(table(&statuses, false, true, now));
     }
 }

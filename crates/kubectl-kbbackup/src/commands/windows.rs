@@ -85,7 +85,9 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &WindowsArgs) -> Result<Exit> 
     let rows: Vec<Row> = logs.iter().flat_map(|log| rows(log, now)).collect();
     match args.output.format() {
         format @ (Format::Json | Format::Yaml) => {
-            ui.result(&object::text(&serde_json::json!({ "windows": rows }), format)?);
+            let value =
+                serde_json::json!({"apiVersion": "cli.kbbackup.io/v1alpha1", "kind": "Windows", "windows": rows});
+            ui.result(&object::text(&value, format)?);
         }
         Format::Name => {
             for log in &logs {
