@@ -14,6 +14,7 @@ mod demo;
 mod metrics;
 mod program;
 mod site;
+mod stores;
 mod test;
 mod ui;
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::{self, Options, s3};
-use crate::{chart, codegen, metrics, program, site, ui};
+use crate::{chart, codegen, metrics, program, site, stores, ui};
 
 /// Runs the tests: all of them, or the kinds named
 #[derive(clap::Args)]
@@ -35,6 +35,8 @@ enum Kind {
     Clippy,
     /// Tests without a cluster
     Unit,
+    /// The mover against servers that are not ours
+    Stores,
     /// Generated files are up to date
     Codegen,
     /// The chart is what `deploy/` installs, by Helm
@@ -53,6 +55,7 @@ impl Kind {
             Self::Fmt => "formatting",
             Self::Clippy => "lints",
             Self::Unit => "tests without a cluster",
+            Self::Stores => "the mover against other people's servers",
             Self::Codegen => "generated files",
             Self::Chart => "the chart",
             Self::Metrics => "metrics",
@@ -62,8 +65,17 @@ impl Kind {
     }
 }
 
-const ALL: [Kind; 8] =
-    [Kind::Fmt, Kind::Codegen, Kind::Clippy, Kind::Unit, Kind::Chart, Kind::Metrics, Kind::Driver, Kind::E2e];
+const ALL: [Kind; 9] = [
+    Kind::Fmt,
+    Kind::Codegen,
+    Kind::Clippy,
+    Kind::Unit,
+    Kind::Stores,
+    Kind::Chart,
+    Kind::Metrics,
+    Kind::Driver,
+    Kind::E2e,
+];
 
 /// Runs the tests.
 pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
@@ -76,6 +88,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
                 cargo(root, &["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
             }
             Kind::Unit => units(root, args.soak),
+            Kind::Stores => stores::check(root),
             Kind::Chart => chart::check(root),
             Kind::Metrics => metrics::check(root),
             Kind::Driver => cluster::sanity(),

@@ -13,7 +13,7 @@ use clap::Subcommand;
 use crate::ui;
 
 mod addons;
-mod cache;
+pub(crate) mod cache;
 mod debian;
 mod external;
 pub(crate) mod go;

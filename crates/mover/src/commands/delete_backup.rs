@@ -38,7 +38,7 @@ pub(super) async fn run(context: Context) -> Result<()> {
         if !self::left(&repo, dir, false).await?.is_empty() {
             break;
         }
-        match repo.store.rmdir(dir) {
+        match repo.store.rmdir(dir).await {
             // Somebody began a backup there in the meantime.
             Err(error) if error.is(Cause::NotEmpty) => break,
             other => other?,

@@ -78,10 +78,10 @@ async fn directory(context: &Context) -> Result<(Repo, Target)> {
 
 pub(super) async fn rmdir(context: Context) -> Result<()> {
     let (repo, target) = directory(&context).await?;
-    repo.store.rmdir(&target.key)
+    repo.store.rmdir(&target.key).await
 }
 
 pub(super) async fn mkdir(context: Context) -> Result<()> {
     let (repo, target) = directory(&context).await?;
-    repo.store.mkdir(&target.key)
+    repo.store.mkdir(&target.key).await
 }

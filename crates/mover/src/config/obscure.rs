@@ -4,7 +4,6 @@ use aes::cipher::{KeyIvInit, StreamCipher};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-#[cfg(test)]
 use crate::error::{Error, Result};
 
 const KEY: [u8; 32] = [
@@ -23,11 +22,10 @@ pub(crate) fn obscure(clear: &str) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The clear text of an obscured value. Only tests need it as long as no back end takes a password.
+/// The clear text of an obscured value.
 ///
 /// # Errors
 /// When the value was not obscured.
-#[cfg(test)]
 pub(crate) fn reveal(obscured: &str) -> Result<String> {
     let wrong =
         |why: &str| Error::other(format!("NewFS decrypt password: {why} when revealing password - is it obscured?"));

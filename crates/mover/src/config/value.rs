@@ -1,5 +1,7 @@
 //! Typed values of the configuration file: truth values, sizes.
 
+use std::time::Duration;
+
 use super::ini::Ini;
 use crate::args::go_bool;
 use crate::error::{Error, Result};
@@ -42,6 +44,51 @@ impl<'a> Options<'a> {
             .ok_or_else(|| Error::other(format!("couldn't parse config item {key:?} = {text:?} as a size")))
     }
 
+    /// # Errors
+    /// When the value is not a number.
+    pub(crate) fn number(&self, key: &str) -> Result<Option<usize>> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        let number = text.parse().map(Some);
+        number.map_err(|_| Error::other(format!("couldn't parse config item {key:?} = {text:?} as a number")))
+    }
+
+    /// A port; 0 is the usual one, because that is what templates give when nothing was said.
+    ///
+    /// # Errors
+    /// When the value is not a port.
+    pub(crate) fn port(&self, key: &str, usual: u16) -> Result<u16> {
+        let Some(text) = self.text(key) else { return Ok(usual) };
+        match text.parse() {
+            Ok(0) => Ok(usual),
+            Ok(port) => Ok(port),
+            Err(_) => Err(Error::other(format!("couldn't parse config item {key:?} = {text:?} as a port"))),
+        }
+    }
+
+    /// A span of time such as `1m30s`; days, weeks, months and years are known too, and a bare number means seconds.
+    ///
+    /// # Errors
+    /// When the value is not one.
+    pub(crate) fn duration(&self, key: &str) -> Result<Option<Duration>> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        parse_duration(text)
+            .map(Some)
+            .ok_or_else(|| Error::other(format!("couldn't parse config item {key:?} = {text:?} as a duration")))
+    }
+
+    /// Refuses keys that are known, are set to something, and cannot be honoured.
+    ///
+    /// # Errors
+    /// Names the key and says why.
+    pub(crate) fn refuse(&self, kind: &str, keys: &[(&str, &str)]) -> Result<()> {
+        for (key, why) in keys {
+            if self.text(key).is_some_and(|value| go_bool(value) != Some(false)) {
+                return Err(Error::other(format!("{kind}: {key} cannot be used: {why}")));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses keys that neither mean something here nor may be ignored.
     ///
     /// # Errors
@@ -79,9 +126,43 @@ fn parse_size(text: &str) -> Option<u64> {
     Some((number * 1024f64.powi(unit)) as u64)
 }
 
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut seconds = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let at = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number: f64 = rest[..at].parse().ok()?;
+        let unit_ends = rest[at..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |end| at + end);
+        seconds += number
+            * match &rest[at..unit_ends] {
+                "ms" => 0.001,
+                "" | "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                "d" => 86_400.0,
+                "w" => 7.0 * 86_400.0,
+                "M" => 30.0 * 86_400.0,
+                "y" => 365.0 * 86_400.0,
+                _ => return None,
+            };
+        rest = &rest[unit_ends..];
+    }
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_sums_of_units() {
+        for (text, seconds) in [("1m", 60), ("1h30m", 5400), ("90", 90), ("2d", 172_800), ("1M", 2_592_000)] {
+            assert_eq!(parse_duration(text), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("soon"), None);
+        assert_eq!(parse_duration("1 m"), None);
+    }
 
     #[test]
     fn sizes_are_powers_of_1024_and_bare_numbers_kib() {

@@ -2,9 +2,9 @@
 
 mod walk;
 
-use std::fs::{self, File, FileTimes, OpenOptions};
+use std::fs::{self, File, FileTimes, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -270,9 +270,12 @@ fn make_dirs(dir: &Path) -> Result<()> {
 fn sweep_one(dir: &Path) -> io::Result<bool> {
     let mut swept = false;
     for item in fs::read_dir(dir)?.flatten() {
-        // A living writer holds the lock.
-        if item.file_name().to_string_lossy().starts_with(TEMPORARY)
-            && File::open(item.path()).is_ok_and(|file| file.try_lock().is_ok())
+        if !item.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            continue;
+        }
+        // A living writer holds the lock. Held until the file is gone, it tells one that has just begun to begin again.
+        if let Ok(file) = File::open(item.path())
+            && file.try_lock().is_ok()
         {
             fs::remove_file(item.path())?;
             swept = true;
@@ -282,11 +285,21 @@ fn sweep_one(dir: &Path) -> io::Result<bool> {
 }
 
 fn new_temporary(dir: &Path) -> io::Result<(File, PathBuf)> {
-    let temporary = dir.join(format!("{TEMPORARY}{:016x}", rand::random::<u64>()));
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&temporary)?;
-    // The lock says that somebody is writing; where the file system has none, leftovers are only swept with the directory.
-    let _ = file.try_lock();
-    Ok((file, temporary))
+    loop {
+        let temporary = dir.join(format!("{TEMPORARY}{:016x}", rand::random::<u64>()));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&temporary)?;
+        // The lock says that somebody is writing; where the file system has none, leftovers are only swept with the
+        // directory.
+        let swept = match file.try_lock() {
+            Ok(()) => file.metadata().is_ok_and(|meta| meta.nlink() == 0),
+            Err(TryLockError::WouldBlock) => true,
+            Err(TryLockError::Error(_)) => false,
+        };
+        // Whoever sweeps may have taken it for a leftover before it was locked.
+        if !swept {
+            return Ok((file, temporary));
+        }
+    }
 }
 
 /// Makes names durable. File systems that cannot do this for directories (some network ones) say so by an error that

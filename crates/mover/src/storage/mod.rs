@@ -3,7 +3,10 @@
 //! The contract promises things about files that an object store cannot (links, real directories, the exact words of the
 //! operating system), so the file system has an implementation of its own; see `FORMAT.md`.
 
+mod certificates;
 mod cloud;
+mod connect;
+mod ftp;
 mod held;
 mod http;
 mod leftovers;
@@ -11,18 +14,22 @@ mod local;
 mod remote;
 mod s3;
 mod transport;
+mod tree;
 mod upload;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
+pub(crate) use certificates::CERTIFICATES;
 pub(crate) use held::{By, Held};
-pub(crate) use http::CERTIFICATES;
 use local::Local;
 use remote::Remote;
 pub(crate) use transport::cut_off;
+use tree::Tree;
 
+use crate::config::env;
 use crate::config::ini::Ini;
+use crate::config::obscure::reveal;
 use crate::config::value::Options;
 use crate::error::{Cause, Error, Result};
 
@@ -68,6 +75,7 @@ pub(crate) type Each<'a> = &'a mut (dyn FnMut(Entry) -> Result<()> + Send);
 pub(crate) enum Store {
     Local(Local),
     Remote(Box<Remote>),
+    Tree(Tree),
 }
 
 impl Store {
@@ -83,12 +91,7 @@ impl Store {
             Some("s3") => s3::open(&options).map(Self::remote),
             Some("azureblob") => cloud::azure(&options).map(Self::remote),
             Some("google cloud storage" | "gcs") => cloud::gcs(&options).map(Self::remote),
-            // Named by the contract; their servers show files while they are written, which would break the promise that
-            // no reader ever sees half an object.
-            Some(kind @ ("ftp" | "sftp" | "webdav")) => Err(Error::other(format!(
-                "the back end {kind:?} is not supported by this mover \
-                 (supported: local, s3, azureblob, google cloud storage)"
-            ))),
+            Some("ftp") => ftp::open(&options).map(Self::Tree),
             Some(other) => Err(Error::other(format!("didn't find backend called {other:?}"))),
         }
     }
@@ -99,12 +102,12 @@ impl Store {
 
     /// Whether directories exist by themselves, as in a file system.
     pub(crate) fn has_directories(&self) -> bool {
-        matches!(self, Self::Local(_))
+        !matches!(self, Self::Remote(_))
     }
 
     /// Whether the entries of a directory come sorted by name.
     pub(crate) fn lists_in_order(&self) -> bool {
-        matches!(self, Self::Local(_))
+        !matches!(self, Self::Remote(_))
     }
 
     /// What lies at `key`.
@@ -115,6 +118,7 @@ impl Store {
         match self {
             Self::Local(local) => local.lookup(key),
             Self::Remote(remote) => remote.lookup(key).await,
+            Self::Tree(tree) => tree.lookup(key).await,
         }
     }
 
@@ -126,6 +130,7 @@ impl Store {
         match self {
             Self::Local(local) => local.walk(key, depth, visit),
             Self::Remote(remote) => remote.walk(key, depth, visit).await,
+            Self::Tree(tree) => tree.walk(key, depth, visit).await,
         }
     }
 
@@ -138,6 +143,7 @@ impl Store {
         match self {
             Self::Local(local) => local.objects(key, each),
             Self::Remote(remote) => remote.objects(key, each).await,
+            Self::Tree(tree) => tree.objects(key, each).await,
         }
     }
 
@@ -149,6 +155,7 @@ impl Store {
         match self {
             Self::Local(local) => local.read(&entry.key).map(Source::Local),
             Self::Remote(remote) => remote.read(entry).await.map(|download| Source::Remote(Box::new(download))),
+            Self::Tree(tree) => tree.read(entry).await.map(|reader| Source::Tree(Box::new(reader))),
         }
     }
 
@@ -160,6 +167,7 @@ impl Store {
         match self {
             Self::Local(local) => local.create(key).map(|file| Sink::Local(Box::new(file))),
             Self::Remote(remote) => Ok(Sink::Remote(Box::new(remote.create(key)?))),
+            Self::Tree(tree) => Ok(Sink::Tree(Box::new(tree.create(key)))),
         }
     }
 
@@ -186,6 +194,7 @@ impl Store {
         match self {
             Self::Local(local) => local.put_new(key, &bytes),
             Self::Remote(remote) => remote.put_new(key, bytes).await,
+            Self::Tree(tree) => tree.put_new(key, bytes).await,
         }
     }
 
@@ -214,6 +223,7 @@ impl Store {
         match self {
             Self::Local(local) => local.remove(key),
             Self::Remote(remote) => remote.remove(key).await,
+            Self::Tree(tree) => tree.remove(key).await,
         }
     }
 
@@ -225,6 +235,7 @@ impl Store {
         match self {
             Self::Local(local) => local.remove_all(key),
             Self::Remote(remote) => remote.remove_all(key).await,
+            Self::Tree(tree) => tree.remove_all(key).await,
         }
     }
 
@@ -232,10 +243,11 @@ impl Store {
     ///
     /// # Errors
     /// When something else has the name.
-    pub(crate) fn mkdir(&self, key: &str) -> Result<()> {
+    pub(crate) async fn mkdir(&self, key: &str) -> Result<()> {
         match self {
             Self::Local(local) => local.mkdir(key),
             Self::Remote(_) => Ok(()),
+            Self::Tree(tree) => tree.mkdir(key).await,
         }
     }
 
@@ -243,10 +255,11 @@ impl Store {
     ///
     /// # Errors
     /// [`Cause::NotEmpty`], [`Cause::NotDirectory`].
-    pub(crate) fn rmdir(&self, key: &str) -> Result<()> {
+    pub(crate) async fn rmdir(&self, key: &str) -> Result<()> {
         match self {
             Self::Local(local) => local.rmdir(key),
             Self::Remote(_) => Ok(()),
+            Self::Tree(tree) => tree.rmdir(key).await,
         }
     }
 
@@ -258,6 +271,7 @@ impl Store {
         match self {
             Self::Local(local) => local.sweep(key),
             Self::Remote(remote) => remote.sweep(key).await,
+            Self::Tree(tree) => tree.sweep(key).await,
         }
     }
 }
@@ -266,6 +280,7 @@ impl Store {
 pub(crate) enum Source {
     Local(local::Reader),
     Remote(Box<remote::Download>),
+    Tree(Box<tree::TreeReader>),
 }
 
 impl Source {
@@ -277,6 +292,7 @@ impl Source {
         match self {
             Self::Local(reader) => reader.next(),
             Self::Remote(download) => download.next().await,
+            Self::Tree(reader) => reader.next().await,
         }
     }
 }
@@ -285,6 +301,7 @@ impl Source {
 pub(crate) enum Sink {
     Local(Box<local::Writer>),
     Remote(Box<upload::Upload>),
+    Tree(Box<tree::TreeWriter>),
 }
 
 impl Sink {
@@ -292,6 +309,7 @@ impl Sink {
         match self {
             Self::Local(file) => file.write(&bytes),
             Self::Remote(upload) => upload.write(bytes).await,
+            Self::Tree(file) => file.write(bytes).await,
         }
     }
 
@@ -300,6 +318,7 @@ impl Sink {
         match self {
             Self::Local(file) => file.commit(),
             Self::Remote(upload) => upload.commit().await,
+            Self::Tree(file) => file.commit().await,
         }
     }
 
@@ -308,8 +327,29 @@ impl Sink {
         match self {
             Self::Local(file) => file.abort(),
             Self::Remote(upload) => upload.abort().await,
+            Self::Tree(file) => file.abort().await,
         }
     }
+}
+
+/// Who logs in: the user of this process when the configuration does not say.
+fn login_name(options: &Options<'_>) -> String {
+    let owner = || {
+        let uid = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").ok()?);
+        let users = std::fs::read_to_string("/etc/passwd").ok()?;
+        users.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        })
+    };
+    let user = options.text("user").map(str::to_owned);
+    user.or_else(|| env("USER")).or_else(|| env("LOGNAME")).or_else(owner).unwrap_or_else(|| "anonymous".to_owned())
+}
+
+/// A password of the configuration file, in clear.
+fn password(options: &Options<'_>, key: &str) -> Result<Option<String>> {
+    options.text(key).map(reveal).transpose()
 }
 
 /// Whether a name may not be shown: our hidden folder, or an unfinished file.
@@ -345,12 +385,11 @@ mod tests {
             "type = azureblob\naccount = a\nkey = a2V5\nendpoint = https://a.blob.example\nroot = c\nno_check_container = true\n\
              chunk_size = 50Mi\n"
                 .to_owned(),
+            // The clear password of the template is obscured when the file is read.
+            "type = ftp\nhost = h\nport = 21\nuser = u\npass = hand3zwvOZRkZqiB45vMRZ-hVFl540A\ntls = false\n".to_owned(),
         ] {
             let opened = Store::open(&Ini::parse(&format!("[storage]\n{text}")).unwrap());
             assert!(opened.is_ok(), "{text}: {}", opened.err().unwrap());
         }
-        let ftp = "[storage]\ntype = ftp\nhost = h\nport = 21\nuser = u\npass = obscured\ntls = false\n";
-        let refused = Store::open(&Ini::parse(ftp).unwrap()).err().unwrap().to_string();
-        assert!(refused.contains("\"ftp\" is not supported"), "{refused}");
     }
 }

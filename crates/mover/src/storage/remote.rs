@@ -250,7 +250,14 @@ impl Remote {
         if is_trimmed(key) {
             return Ok(());
         }
-        self.quick.delete(key).await.map_err(|error| failure(&error))
+        match self.quick.delete(key).await {
+            Ok(()) => Ok(()),
+            // Some servers fail at keys that are only prefixes of others, which is nothing to remove.
+            Err(error) => match self.lookup(key).await {
+                Ok(Found::Missing) => Ok(()),
+                _ => Err(failure(&error)),
+            },
+        }
     }
 
     /// Removes the segments of uploads that died, and what the store keeps of them. Only called when nobody writes there

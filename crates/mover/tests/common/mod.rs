@@ -1,5 +1,7 @@
 //! What the tests of the binary share: running it, an endpoint of its own, data.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)] // Each test binary uses a part of it.
+
+pub(crate) mod servers;
 
 pub(crate) mod disk;
 pub(crate) mod lister;
@@ -279,6 +281,12 @@ impl Endpoint {
 
     pub(crate) fn mover(&self, args: &[&str]) -> Run {
         Client { endpoint: self, conf: self.conf.clone() }.mover(args)
+    }
+
+    /// The lines of the configuration, without one of the keys.
+    pub(crate) fn conf_lines(&self, without: &str) -> String {
+        let lines = self.conf.iter().filter(|(key, _)| *key != without).map(|(key, value)| format!("{key} = {value}"));
+        lines.collect::<Vec<_>>().join("\n") + "\n"
     }
 
     pub(crate) fn check_report(&self) -> Value {

@@ -1,0 +1,78 @@
+//! One list of properties, asserted of every back end that there is a server for.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // A test that cannot go on says so by ending.
+
+mod common;
+mod properties;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use common::servers::{Server, Tls};
+use properties::PROPERTIES;
+
+/// Asserts every property, each of a repository of its own, and names those that do not hold.
+fn conforms(server: &Server) {
+    let mut broken = Vec::new();
+    for (name, property) in PROPERTIES {
+        let repository = server.repository(name);
+        let began = std::time::Instant::now();
+        if catch_unwind(AssertUnwindSafe(|| property(&repository))).is_err() {
+            broken.push(*name);
+        }
+        println!("{name}: {:?}", began.elapsed());
+    }
+    assert!(broken.is_empty(), "these properties do not hold: {}", broken.join(", "));
+}
+
+#[test]
+fn local() {
+    conforms(&Server::local());
+}
+
+#[test]
+fn serve() {
+    conforms(&Server::serve());
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn versitygw() {
+    conforms(&Server::versitygw());
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn rclone_s3() {
+    conforms(&Server::rclone_s3());
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn rclone_ftp() {
+    conforms(&Server::rclone_ftp(""));
+}
+
+/// As old servers are: listings for people, addresses in the answer to PASV, and one connection.
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn rclone_ftp_the_old_way() {
+    conforms(&Server::rclone_ftp("disable_mlsd = true\ndisable_epsv = true\nconcurrency = 1\n"));
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn vsftpd() {
+    conforms(&Server::vsftpd(Tls::No));
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn vsftpd_with_explicit_tls() {
+    conforms(&Server::vsftpd(Tls::Explicit));
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn vsftpd_with_implicit_tls() {
+    conforms(&Server::vsftpd(Tls::Implicit));
+}

@@ -1,0 +1,61 @@
+//! The mover's conformance suite against servers that are not ours, each built from its published sources.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::cluster::cache::{self, Key};
+use crate::cluster::{go, sh};
+use crate::ui;
+
+/// Runs the part of the suite that needs these servers; the rest runs with the unit tests.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-mover", "--test", "conformance"]);
+    command.args(["--", "--ignored"]).env("KBBACKUP_TEST_SERVERS", servers(root)?);
+    ensure!(command.status().context("cannot run cargo")?.success(), "a back end does not do what it must");
+    Ok(())
+}
+
+/// A folder with a link to each server.
+fn servers(root: &Path) -> Result<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let folder = target.join("test-servers");
+    std::fs::create_dir_all(&folder)?;
+    for program in [go::VERSITYGW, go::RCLONE] {
+        link(&program.path()?, &folder.join(program.name))?;
+    }
+    link(&vsftpd()?.join("vsftpd"), &folder.join("vsftpd"))?;
+    Ok(folder)
+}
+
+/// vsftpd from its Debian package, unpacked and not installed: an installed one would be started.
+fn vsftpd() -> Result<PathBuf> {
+    const PACKAGES: [&str; 2] = ["vsftpd", "libwrap0"];
+    const START: &str = "#!/bin/sh\nhere=$(dirname \"$(readlink -f \"$0\")\")\n\
+        LD_LIBRARY_PATH=$here/usr/lib/x86_64-linux-gnu exec \"$here/usr/sbin/vsftpd\" \"$@\"\n";
+    cache::artefact("bin", "vsftpd", &Key::default().text(PACKAGES.join(" ")).text(START).finish(), |dir| {
+        ui::long_step("fetch vsftpd", || {
+            std::fs::create_dir_all(dir)?;
+            sh::output(&mut sh::command("apt-get", ["update", "-q"]))?;
+            sh::output(sh::command("apt-get", ["download", "-q"]).args(PACKAGES).current_dir(dir))?;
+            for file in std::fs::read_dir(dir)? {
+                let file = file?.path();
+                if file.extension().is_some_and(|extension| extension == "deb") {
+                    sh::output(sh::command("dpkg-deb", ["--extract"]).arg(&file).arg(dir))?;
+                    std::fs::remove_file(&file)?;
+                }
+            }
+            let start = dir.join("vsftpd");
+            std::fs::write(&start, START)?;
+            std::fs::set_permissions(&start, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+            Ok(())
+        })
+    })
+}
+
+fn link(program: &Path, name: &Path) -> Result<()> {
+    drop(std::fs::remove_file(name));
+    std::os::unix::fs::symlink(program, name).with_context(|| format!("cannot link {}", name.display()))
+}
