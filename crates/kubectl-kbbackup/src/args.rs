@@ -12,7 +12,8 @@ use crate::{
         backup::BackupArgs, cancel::CancelArgs, completion::CompletionArgs, delete::DeleteArgs, describe::DescribeArgs,
         doctor::DoctorArgs, install::InstallArgs, list::ListArgs, logs::LogsArgs, policy::PolicyCommand,
         repo::RepoCommand, restore::RestoreArgs, restores::RestoresCommand, schedule::ScheduleCommand,
-        status::StatusArgs, uninstall::UninstallArgs, update::UpdateArgs, version::VersionArgs, windows::WindowsArgs,
+        status::StatusArgs, timeline::TimelineArgs, uninstall::UninstallArgs, update::UpdateArgs, version::VersionArgs,
+        windows::WindowsArgs,
     },
     output::Format,
 };
@@ -71,6 +72,7 @@ pub(crate) enum Command {
     Schedule(ScheduleCommand),
     #[command(alias = "recoverable")]
     Windows(WindowsArgs),
+    Timeline(TimelineArgs),
     Status(StatusArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),

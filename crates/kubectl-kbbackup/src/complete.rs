@@ -179,7 +179,7 @@ fn positional(command: &Command, place: usize) -> Wanted {
         ("policy", "actionsets") => Kind::ActionSet,
         ("policy", _) => Kind::Policy,
         ("restores", _) => Kind::Restore,
-        ("schedule", _) | (_, "backup" | "status" | "windows") => Kind::Source,
+        ("schedule", _) | (_, "backup" | "status" | "timeline" | "windows") => Kind::Source,
         _ => Kind::Backup,
     };
     Wanted::Named(kind)

@@ -15,6 +15,7 @@ pub(crate) mod restore;
 pub(crate) mod restores;
 pub(crate) mod schedule;
 pub(crate) mod status;
+pub(crate) mod timeline;
 pub(crate) mod uninstall;
 pub(crate) mod update;
 pub(crate) mod version;
@@ -54,6 +55,7 @@ pub(crate) async fn run(ui: &Ui, cli: &Cli) -> Result<Exit> {
         Command::Restores(command) => restores::run(ui, app, command).await,
         Command::Schedule(command) => schedule::run(ui, app, command).await,
         Command::Status(args) => status::run(ui, app, args).await,
+        Command::Timeline(args) => timeline::run(ui, app, args).await,
         Command::Windows(args) => windows::run(ui, app, args).await,
         Command::Doctor(args) => doctor::run(ui, app, args).await,
         Command::Version(_) | Command::Completion(_) => Ok(Exit::Done),
