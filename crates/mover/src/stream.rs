@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use crate::codec::crypt::Encryption;
 use crate::codec::{Compression, Link, Stage};
+use crate::commands::once::Digest;
 use crate::error::{Cause, Error, Result};
 use crate::manifest::Progress;
 use crate::pool::Pool;
@@ -201,6 +202,8 @@ pub(crate) enum Output {
     File(File, PathBuf),
     /// Nowhere: the bytes are only decoded.
     Nothing,
+    /// Nowhere, but what they are is wanted.
+    Digest(Digest),
 }
 
 impl Output {
@@ -216,6 +219,10 @@ impl Output {
         match self {
             Self::File(file, path) => file.write_all(bytes).map_err(|error| Error::file("write", path, &error)),
             Self::Nothing => Ok(()),
+            Self::Digest(digest) => {
+                digest.update(bytes);
+                Ok(())
+            }
         }
     }
 }

@@ -314,3 +314,63 @@ fn how_far_a_push_is_stands_beside_the_journal_and_failed_ones_do_not_count() {
     slow.wait();
     assert!(noted("pod-2").is_empty(), "what it had stored is gone");
 }
+
+/// What an archiver that cannot know whether its last push arrived relies on.
+#[rstest]
+fn an_object_that_is_created_once_is_never_replaced(
+    #[values(Kind::Files, Kind::Store)] kind: Kind,
+    #[values("", "AES-256-CFB", "age")] cipher: &str,
+) {
+    let scene = kind.open();
+    let with = |run: Run| match cipher {
+        "" => run,
+        cipher => {
+            run.env("DATASAFED_ENCRYPTION_ALGORITHM", cipher).env("DATASAFED_ENCRYPTION_PASS_PHRASE", "correct horse")
+        }
+    };
+    let once = |name: &str, bytes: &[u8]| {
+        let run = scene.in_pod("pod-1", &["push", "--once", "-z", "zstd", "-", name]);
+        with(run.env("KBBACKUP_JOURNAL", "")).stdin(bytes)
+    };
+    let pull = || with(scene.run(&["pull", "-d", "zstd", &format!("{BACKUP}/wal/1"), "-"])).succeeds();
+    once("wal/1", b"segment").succeeds();
+    once("wal/1", b"segment").succeeds();
+    let error = once("wal/1", b"another").fails();
+    assert!(error.contains("push to \"wal/1\": the object exists already, with other content"), "{error}");
+    assert_eq!(pull(), b"segment");
+    // Beyond one request of an upload.
+    let large = common::pseudo_random(9 << 20);
+    once("wal/2", &large).succeeds();
+    once("wal/2", &large).succeeds();
+    once("wal/2", &large[1..]).fails();
+    // Of many at once one wins, and those who wanted the same have it too.
+    let racers: Vec<_> = (0..6).map(|at| once("wal/3", if at % 2 == 0 { b"even" } else { b"odd!" })).collect();
+    let codes: Vec<i32> = std::thread::scope(|scope| {
+        let running: Vec<_> = racers.into_iter().map(|run| scope.spawn(move || run.output().0)).collect();
+        running.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let won: Vec<i32> = codes.iter().copied().step_by(2).collect();
+    let lost: Vec<i32> = codes.iter().copied().skip(1).step_by(2).collect();
+    assert!((won == [0; 3] && lost == [1; 3]) || (won == [1; 3] && lost == [0; 3]), "{codes:?}");
+    // Without the flag objects are replaced, as scripts in the field do with what they know about themselves.
+    with(scene.in_pod("pod-1", &["push", "-z", "zstd", "-", "wal/1"]).env("KBBACKUP_JOURNAL", ""))
+        .stdin(b"state")
+        .succeeds();
+    assert_eq!(pull(), b"state");
+    // Each is noted, also where it was there already: the note of the first push may be what was lost.
+    scene.sealed(&["pod-1"], &[]);
+    assert_eq!(scene.manifest().len(), 3);
+}
+
+#[test]
+fn who_can_only_write_is_told_that_nothing_can_be_compared() {
+    let scene = Kind::Files.open();
+    let recipient = age::x25519::Identity::generate().to_public().to_string();
+    let once = || {
+        let run = scene.run(&["push", "--once", "-", "x"]).env("DATASAFED_ENCRYPTION_ALGORITHM", "age");
+        run.env("DATASAFED_ENCRYPTION_PASS_PHRASE", &recipient).stdin(b"x")
+    };
+    once().succeeds();
+    let error = once().fails();
+    assert!(error.contains("exists already, and cannot be compared: this process holds only"), "{error}");
+}

@@ -5,6 +5,7 @@ mod completion;
 mod delete_backup;
 mod install;
 mod list;
+pub(crate) mod once;
 mod pull;
 mod push;
 mod remove;

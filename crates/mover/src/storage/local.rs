@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Each, Entry, Found, TEMPORARY};
+use super::{Each, Entry, Found, TEMPORARY, exists};
 use crate::config::value::Options;
 use crate::error::{Cause, Error, Result};
 use crate::pool::Pool;
@@ -132,7 +132,8 @@ impl Local {
         let dir = path.parent().unwrap_or(&self.root).to_owned();
         make_dirs(&dir)?;
         let (file, temporary) = new_temporary(&dir).map_err(|error| Error::file("open", &path, &error))?;
-        let writer = Writer { file, path, temporary, dir, began: SystemTime::now(), unsynced: 0, write_back: None };
+        let began = SystemTime::now();
+        let writer = Writer { file, path, temporary, dir, began, unsynced: 0, write_back: None, once: false };
         if let Some(old) = old
             && let Err(error) = fs::set_permissions(&writer.temporary, old.permissions())
         {
@@ -150,15 +151,10 @@ impl Local {
             writer.abort();
             return Err(error);
         }
-        // A hard link fails when the name is taken, which a rename does not.
-        let linked = fs::hard_link(&writer.temporary, &writer.path);
-        let path = writer.path.clone();
-        sync_dir(&writer.dir);
-        writer.abort();
-        match linked {
+        match writer.link() {
             Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(Error::file("link", &path, &error)),
+            Err(error) if error.is(Cause::Exists) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -341,6 +337,8 @@ pub(crate) struct Writer {
     /// Bytes since the last nudge to write back.
     unsynced: u64,
     write_back: Option<(Sender<()>, JoinHandle<io::Result<()>>)>,
+    /// Whether nothing may lie under the name yet.
+    pub(super) once: bool,
 }
 
 impl Writer {
@@ -388,7 +386,29 @@ impl Writer {
         self.file.sync_all().map_err(|error| Error::file("sync", &self.path, &error))
     }
 
+    /// Gives the written file its name unless that is taken.
+    fn link(self) -> Result<()> {
+        // A hard link fails when the name is taken, which a rename does not.
+        let linked = fs::hard_link(&self.temporary, &self.path);
+        let path = self.path.clone();
+        sync_dir(&self.dir);
+        self.abort();
+        linked.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(),
+            _ => Error::file("link", &path, &error),
+        })
+    }
+
     pub(super) fn commit(mut self) -> Result<()> {
+        if self.once {
+            return match self.sync() {
+                Ok(()) => self.link(),
+                Err(error) => {
+                    self.abort();
+                    Err(error)
+                }
+            };
+        }
         let done = self.sync().and_then(|()| {
             fs::rename(&self.temporary, &self.path).map_err(|error| Error::file("open", &self.path, &error))
         });

@@ -171,6 +171,19 @@ impl Store {
         }
     }
 
+    /// The same for an object that must not exist: then [`Sink::commit`] fails with [`Cause::Exists`].
+    ///
+    /// # Errors
+    /// When the back end refuses.
+    pub(crate) fn create_once(&self, key: &str) -> Result<Sink> {
+        let mut sink = self.create(key)?;
+        match &mut sink {
+            Sink::Local(file) => file.once = true,
+            Sink::Remote(upload) => upload.once = true,
+        }
+        Ok(sink)
+    }
+
     /// Stores a small object, whole or not at all.
     ///
     /// # Errors
@@ -355,6 +368,11 @@ fn password(options: &Options<'_>, key: &str) -> Result<Option<String>> {
 /// Whether a name may not be shown: our hidden folder, or an unfinished file.
 pub(crate) fn is_hidden(key: &str) -> bool {
     key.split('/').any(|name| name == kbbackup_core::layout::HIDDEN || name.starts_with(TEMPORARY))
+}
+
+/// The error of a name that is taken.
+fn exists() -> Error {
+    Error::new(Cause::Exists, "the object exists already")
 }
 
 /// The error of a missing directory.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use opendal::{Buffer, ErrorKind, Metadata, Operator, Writer};
 
-use super::TEMPORARY;
 use super::remote::{explain, failure};
+use super::{TEMPORARY, exists};
 use crate::error::{Error, Result};
 use crate::output;
 use crate::rpath::{join, split};
@@ -114,6 +114,8 @@ pub(crate) struct Upload {
     segments: Vec<String>,
     part: Vec<Bytes>,
     filled: usize,
+    /// Whether nothing may lie under the key yet.
+    pub(super) once: bool,
 }
 
 impl Upload {
@@ -131,6 +133,7 @@ impl Upload {
             segments: Vec::new(),
             part: Vec::new(),
             filled: 0,
+            once: false,
         }
     }
 
@@ -273,6 +276,9 @@ impl Upload {
     pub(super) async fn commit(mut self) -> Result<()> {
         if self.writer.is_none() && self.part_size() > self.filled {
             let whole = Buffer::from(std::mem::take(&mut self.part));
+            if self.once {
+                return self.put_once(whole).await;
+            }
             let operator = if whole.len() > SMALL {
                 self.look().await?;
                 &self.patient
@@ -281,9 +287,9 @@ impl Upload {
             };
             return operator.write(&self.key, whole).await.map(drop).map_err(|error| failure(&error));
         }
-        let mut result = self.complete().await;
+        let mut result = if self.once && self.is_taken().await { Err(exists()) } else { self.complete().await };
         if result.is_err() {
-            if self.is_done().await {
+            if !self.once && self.is_done().await {
                 result = Ok(());
             } else {
                 self.abandon().await;
@@ -291,6 +297,26 @@ impl Upload {
         }
         self.remove_segments().await;
         result
+    }
+
+    /// One request that the server refuses when the key is taken; where it cannot, we look, which leaves a moment between.
+    async fn put_once(&self, whole: Buffer) -> Result<()> {
+        use ErrorKind::{AlreadyExists, ConditionNotMatch, Unsupported};
+        match self.patient.write_with(&self.key, whole.clone()).if_not_exists(true).await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.kind(), ConditionNotMatch | AlreadyExists) => Err(exists()),
+            Err(error) if error.kind() == Unsupported || error.to_string().contains("NotImplemented") => {
+                if self.is_taken().await {
+                    return Err(exists());
+                }
+                self.patient.write(&self.key, whole).await.map(drop).map_err(|error| failure(&error))
+            }
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    async fn is_taken(&self) -> bool {
+        self.quick.stat(&self.key).await.is_ok()
     }
 
     async fn complete(&mut self) -> Result<()> {
