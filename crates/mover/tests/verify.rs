@@ -144,8 +144,10 @@ fn the_full_level_needs_the_key_and_tells_a_wrong_one_from_damage() {
 #[test]
 fn a_forged_list_raises_no_false_alarm() {
     let scene = Scene::new();
-    scene.push("a", b"a", &[]);
-    scene.push("b", b"b", &[]);
+    // More than are read at once, so that a finding would be told before the end of the list is seen.
+    for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        scene.push(name, name.as_bytes(), &[]);
+    }
     scene.seal();
     let manifest = scene.object(".kbbackup/manifest.jsonl");
     let text = fs::read_to_string(&manifest).unwrap();
