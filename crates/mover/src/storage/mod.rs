@@ -180,6 +180,7 @@ impl Store {
         match &mut sink {
             Sink::Local(file) => file.once = true,
             Sink::Remote(upload) => upload.once = true,
+            Sink::Tree(file) => file.once = true,
         }
         Ok(sink)
     }

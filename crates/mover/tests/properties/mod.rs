@@ -24,6 +24,7 @@ pub(crate) const PROPERTIES: &[(&str, Property)] = &[
     ("failed", unfinished::a_push_without_its_input_leaves_nothing),
     ("killed", unfinished::a_killed_push_shows_nothing),
     ("once", backup::one_of_several_seals_wins),
+    ("created once", an_object_is_created_once),
     ("backup", backup::a_backup_is_sealed_verified_and_deleted),
     ("checked", the_check_succeeds_and_leaves_nothing),
 ];
@@ -46,6 +47,20 @@ fn objects_of_all_sizes_come_back(repository: &Repository<'_>) {
     std::fs::write(file.path(), pseudo_random(9 << 20)).unwrap();
     repository.run(&["push", file.path().to_str().unwrap(), "dir/file"]).succeeds();
     assert!(repository.pull("dir/file") == pseudo_random(9 << 20));
+}
+
+fn an_object_is_created_once(repository: &Repository<'_>) {
+    for size in [0, 5, 9 << 20] {
+        let (name, bytes) = (format!("logs/{size}"), pseudo_random(size));
+        let once = |bytes: &[u8]| repository.run(&["push", "--once", "-", &name]).stdin(bytes);
+        once(&bytes).succeeds();
+        once(&bytes).succeeds();
+        let error = once(b"others").fails();
+        assert!(error.contains("the object exists already, with other content"), "{error}");
+        assert!(repository.pull(&name) == bytes, "{size}");
+    }
+    // Nothing unfinished is left of those who came second.
+    assert_eq!(repository.list(&["-f", "logs"]).lines().count(), 3);
 }
 
 fn listings_show_what_lies_there(repository: &Repository<'_>) {

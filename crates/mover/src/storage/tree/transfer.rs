@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Files, Reading, Tree, Writing};
+use super::{Files, Reading, Tree, Writing, claim};
 use crate::error::{Cause, Error, Result};
 use crate::rpath::{join, split};
-use crate::storage::{Entry, TEMPORARY};
+use crate::storage::{Entry, TEMPORARY, exists};
 
 /// How long cleaning up may take: whoever stops us will not wait for long.
 const CLEAN_UP: Duration = Duration::from_secs(10);
@@ -26,6 +26,8 @@ pub(crate) struct TreeWriter {
     /// Whether the temporary file may exist.
     begun: bool,
     size: u64,
+    /// Whether nothing may lie under the name yet.
+    pub(in crate::storage) once: bool,
 }
 
 impl TreeWriter {
@@ -33,7 +35,7 @@ impl TreeWriter {
         let name = format!("{TEMPORARY}{:016x}", rand::random::<u64>());
         let temporary = tree.path(&join(split(key).0, &name));
         let path = tree.path(key);
-        Self { tree, path, temporary, file: None, begun: false, size: 0 }
+        Self { tree, path, temporary, file: None, begun: false, size: 0, once: false }
     }
 
     pub(super) fn temporary(&self) -> &str {
@@ -78,6 +80,11 @@ impl TreeWriter {
 
     pub(crate) async fn commit(mut self) -> Result<()> {
         let done = match self.finish().await {
+            Ok(()) if self.once => match claim::rename_new(&*self.tree.files, &self.temporary, &self.path).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(exists()),
+                Err(error) => Err(error),
+            },
             Ok(()) => self.rename().await,
             Err(error) => Err(error),
         };
