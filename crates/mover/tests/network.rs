@@ -255,3 +255,21 @@ fn a_server_that_asks_to_wait_is_waited_for() {
         }
     }
 }
+
+#[test]
+fn a_push_that_is_stopped_while_its_parts_hang_takes_its_upload_back() {
+    let endpoint = Endpoint::start();
+    let rule = Rule { asks: Asks::Part, skip: 0, times: ALWAYS, fault: Fault::Silence };
+    let proxy = Proxy::start(endpoint.address(), vec![rule]);
+    let client = endpoint.with_conf("endpoint", &format!("http://{}", proxy.address));
+    let mut push = client.mover(&["push", "-", "x"]).stdin(&pseudo_random(60 << 20)).spawn_fed();
+    while proxy.befallen() < 3 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Until it waits for one of them.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(endpoint.unfinished(), 1);
+    assert!(std::process::Command::new("kill").args(["-TERM", &push.id().to_string()]).status().unwrap().success());
+    assert_eq!(push.wait().unwrap().code(), Some(143));
+    endpoint.nothing_is_unfinished();
+}

@@ -32,6 +32,9 @@ pub(crate) struct Remote {
     limits: Limits,
     /// Where the store can tell which uploads are unfinished.
     leftovers: Option<Leftovers>,
+    /// Without layers, for tests with other ones.
+    #[cfg(test)]
+    bare: Operator,
 }
 
 impl Remote {
@@ -68,6 +71,8 @@ impl Remote {
             once: with(quick),
             limits,
             leftovers: None,
+            #[cfg(test)]
+            bare: operator.clone(),
         }
     }
 
@@ -447,6 +452,9 @@ fn chain(error: &opendal::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod lost;
 
 #[cfg(test)]
 mod tests {
