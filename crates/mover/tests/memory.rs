@@ -97,12 +97,12 @@ fn a_bucket_of_very_many_objects_is_listed() {
         let lister = Lister::start(number, own_directories);
         let dir = tempfile::tempdir().unwrap();
         let conf = conf(&dir, &lister.address);
-        let of_directories = ["list -d dir", "list -r /", "rm -r dir"];
-        let of_files = ["list -o json -s mtime --reverse dir", "stat dir", "rm -r dir"];
+        let of_directories = ["list -d dir", "list -r /"];
+        let of_files = ["list -o json -s mtime --reverse dir", "rm -r dir"];
         for command in if own_directories { &of_directories[..] } else { &of_files } {
             let peak = Caged::start(&format!("{BIN} {conf} {command}"), &[], limit).succeeds();
             println!("{number} objects, own directories {own_directories}, {command}: {peak} KiB");
         }
-        assert_eq!(lister.deleted(), number);
+        assert_eq!(lister.deleted(), if own_directories { 0 } else { number });
     }
 }
