@@ -57,8 +57,8 @@ pub(super) struct Case {
     pub data: Data,
     pub way: Way,
     pub name: String,
-    /// Removes what the last run left; not measured.
-    pub clean: String,
+    /// Comes first; not measured.
+    pub before: String,
     pub line: String,
 }
 
@@ -83,22 +83,16 @@ const MODES: &[(&str, &str, &str, &str)] = &[
     ("mover, zstd, AES-256-CFB", "-z zstd", "-d zstd", "AES-256-CFB"),
 ];
 
-/// Everything, in the order in which it runs: each pull finds what the push before it has stored.
+/// Everything, in the order in which it runs: a store begins empty for each kind of data, and each pull finds what the push
+/// before it has stored.
 pub(super) fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     for store in [Store::Local, Store::S3] {
         for data in [Data::Random, Data::Text] {
             for way in [Way::Push, Way::Pull] {
-                let mut add = |name: &str, clean: &str, line: &str| {
-                    let fill = |text: &str| text.replace("@D", &data.to_string()).replace("@S", &store.to_string());
-                    cases.push(Case {
-                        store,
-                        data,
-                        way,
-                        name: name.to_owned(),
-                        clean: if way == Way::Pull { "rm -f $COPY".to_owned() } else { fill(clean) },
-                        line: fill(line),
-                    });
+                let mut add = |name: &str, before: &str, line: &str| {
+                    let line = line.replace("@D", &data.to_string());
+                    cases.push(Case { store, data, way, name: name.to_owned(), before: before.to_owned(), line });
                 };
                 match store {
                     Store::Local => files(way, &mut add),
@@ -114,75 +108,74 @@ pub(super) fn all() -> Vec<Case> {
 
 type Add<'a> = &'a mut dyn FnMut(&str, &str, &str);
 
+const NO_COPY: &str = "rm -f $COPY";
+
 /// What a file system can do.
 fn files(way: Way, add: Add<'_>) {
-    let clean = "rm -f $LOCAL/cat-@D $LOCAL/dd-@D $LOCAL/zst*-@D";
     match way {
         Way::Push => {
-            add("cat", clean, "exec cat < $DATA/@D > $LOCAL/cat-@D");
-            add("dd conv=fsync", clean, "exec dd bs=1M conv=fsync status=none if=$DATA/@D of=$LOCAL/dd-@D");
-            add("zstd -1 -T0", clean, "exec zstd -q -1 -T0 < $DATA/@D > $LOCAL/zst1-@D");
-            add("zstd -3 -T0", clean, "exec zstd -q -3 -T0 < $DATA/@D > $LOCAL/zst3-@D");
+            add("cat", "", "exec cat < $DATA/@D > $LOCAL/cat");
+            add("dd conv=fsync", "", "exec dd bs=1M conv=fsync status=none if=$DATA/@D of=$LOCAL/dd");
+            add("zstd -1 -T0", "", "exec zstd -q -1 -T0 < $DATA/@D > $LOCAL/zstd-1");
+            add("zstd -3 -T0", "", "exec zstd -q -3 -T0 < $DATA/@D > $LOCAL/zstd-3");
         }
         Way::Pull => {
-            add("cat", clean, "exec cat < $LOCAL/cat-@D > $COPY");
-            add("zstd -d", clean, "exec zstd -q -d < $LOCAL/zst3-@D > $COPY");
+            add("cat", NO_COPY, "exec cat < $LOCAL/cat > $COPY");
+            add("zstd -d", NO_COPY, "exec zstd -q -d < $LOCAL/zstd-3 > $COPY");
         }
     }
 }
 
-/// What an S3 server can do: one request, four at once on objects of their own, parts and ranges of one object.
+/// What an S3 server can do for one object: in one request, and in parts or ranges.
 fn clients(way: Way, add: Add<'_>) {
     match way {
         Way::Push => {
-            let clean = "rm -rf $S3ROOT/bench/curl-@D* $S3ROOT/bench/parts-@D";
-            add("curl -T", clean, "exec $CURL -T $DATA/@D $S3/curl-@D");
-            let quarters = "for i in 0 1 2 3; do $CURL -T $DATA/@D.$i $S3/curl-@D.$i & done; wait";
-            add("curl -T, 4 objects at once", clean, quarters);
-            let parts = "exec $RCLONE --s3-chunk-size 8M --s3-upload-concurrency 4 --s3-disable-checksum copyto $DATA/@D s3:bench/parts-@D";
-            add("rclone copyto, 4 parts at once", clean, parts);
+            add("curl -T", "", "exec $CURL -T $DATA/@D $S3/curl");
+            let parts = "--s3-chunk-size 8M --s3-upload-concurrency 4 --s3-disable-checksum";
+            add(PARTS, "", &format!("exec $RCLONE {parts} copyto $DATA/@D s3:bench/parts"));
         }
         Way::Pull => {
-            add("curl", "", "exec $CURL -o $COPY $S3/curl-@D");
-            let ranges = "exec $RCLONE --multi-thread-streams 4 copyto s3:bench/parts-@D $COPY";
-            add("rclone copyto, 4 ranges at once", "", ranges);
+            add("curl", NO_COPY, "exec $CURL -o $COPY $S3/curl");
+            add(RANGES, NO_COPY, "exec $RCLONE --multi-thread-streams 4 copyto s3:bench/parts $COPY");
         }
     }
 }
 
+const PARTS: &str = "rclone copyto, 4 parts at once";
+const RANGES: &str = "rclone copyto, 4 ranges at once";
+
 fn movers(store: Store, way: Way, add: Add<'_>) {
     for (name, push, pull, encryption) in MODES {
-        let object = format!("{}-@D", name.replace(", ", "-"));
-        let clean = format!("rm -rf $LOCAL/{object}* $S3ROOT/bench/{object}*");
-        let (conf, key) = (if store == Store::S3 { "-c $CONF" } else { "" }, "DATASAFED_ENCRYPTION_PASS_PHRASE=$KEY");
+        let object = name.replace(", ", "-");
+        let conf = if store == Store::S3 { "-c $CONF" } else { "" };
         let env = match *encryption {
             "" => String::new(),
-            algorithm => format!("env DATASAFED_ENCRYPTION_ALGORITHM={algorithm} {key} "),
+            algorithm => {
+                format!("env DATASAFED_ENCRYPTION_ALGORITHM={algorithm} DATASAFED_ENCRYPTION_PASS_PHRASE=$KEY ")
+            }
         };
         match way {
-            Way::Push => add(name, &clean, &format!("exec {env}$MOVER {conf} push {push} - {object} < $DATA/@D")),
-            Way::Pull => add(name, &clean, &format!("exec {env}$MOVER {conf} pull {pull} {object} - > $COPY")),
+            Way::Push => add(name, "", &format!("exec {env}$MOVER {conf} push {push} - {object} < $DATA/@D")),
+            Way::Pull => add(name, NO_COPY, &format!("exec {env}$MOVER {conf} pull {pull} {object} - > $COPY")),
         }
     }
 }
 
 fn others(store: Store, way: Way, add: Add<'_>) {
     let (rclone, repository) = match store {
-        Store::Local => ("$LOCAL/rclone-@D", "$LOCAL/restic-@D"),
-        Store::S3 => ("s3:bench/rclone-@D", "s3:$URL/bench/restic-@D"),
+        Store::Local => ("$LOCAL/rclone", "$LOCAL/restic"),
+        Store::S3 => ("s3:bench/rclone", "s3:$URL/bench/restic"),
     };
     let restic = format!("$RESTIC --no-cache -q -r {repository}");
     match way {
         Way::Push => {
-            let clean = "rm -f $LOCAL/rclone-@D $S3ROOT/bench/rclone-@D";
-            add("rclone rcat", clean, &format!("exec $RCLONE rcat {rclone} < $DATA/@D"));
-            let clean = format!("rm -rf $LOCAL/restic-@D $S3ROOT/bench/restic-@D; {restic} init");
+            add("rclone rcat", "", &format!("exec $RCLONE rcat {rclone} < $DATA/@D"));
             let line = format!("exec {restic} backup --stdin --stdin-filename data < $DATA/@D");
-            add("restic backup --stdin", &clean, &line);
+            add("restic backup --stdin", &format!("{restic} init"), &line);
         }
         Way::Pull => {
-            add("rclone cat", "", &format!("exec $RCLONE cat {rclone} > $COPY"));
-            add("restic dump", "", &format!("exec {restic} dump latest data > $COPY"));
+            add("rclone cat", NO_COPY, &format!("exec $RCLONE cat {rclone} > $COPY"));
+            add("restic dump", NO_COPY, &format!("exec {restic} dump latest data > $COPY"));
         }
     }
 }
@@ -218,10 +211,10 @@ pub(super) fn targets() -> Vec<Target> {
                         target("mover, zstd", &["zstd -d"], 0.9);
                     }
                     (Store::S3, Way::Push) => {
-                        target("mover", &["curl -T", "rclone copyto, 4 parts at once"], 0.9);
+                        target("mover", &["curl -T", PARTS], 0.9);
                     }
                     (Store::S3, Way::Pull) => {
-                        target("mover", &["curl", "rclone copyto, 4 ranges at once"], 0.9);
+                        target("mover", &["curl", RANGES], 0.9);
                     }
                 }
                 target("mover", &[rclone], 1.5);

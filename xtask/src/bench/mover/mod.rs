@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::run::{Measured, measure};
 use crate::ui;
@@ -34,11 +34,15 @@ pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
     let mut best: HashMap<String, Measured> = HashMap::new();
     for round in 1..=args.runs {
         ui::long_step(&format!("round {round} of {}", args.runs), || {
+            let mut group = None;
             for case in &cases {
+                if group.replace((case.store, case.data)) != Some((case.store, case.data)) {
+                    measure(&mut site.shell("rm -rf $LOCAL/* $S3ROOT/bench/*"))?;
+                }
+                measure(&mut site.shell(&case.before))?;
                 // Nobody pays for what another has left to be written.
                 rustix::fs::sync();
-                measure(&mut site.shell(&case.clean))?;
-                let one = measure(&mut site.shell(&case.line))?;
+                let one = measure(&mut site.shell(&case.line)).with_context(|| case.id())?;
                 let before = best.entry(case.id()).or_insert(one);
                 if one.time < before.time {
                     *before = one;

@@ -1,7 +1,7 @@
 //! What the runs need: programs, data, a folder, an S3 server.
 
 use std::fs::File;
-use std::io::{BufWriter, Read as _, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -48,8 +48,7 @@ impl Site {
         }
         ui::step("write the data", || {
             write_random(&dir.path().join("data/random"), size)?;
-            write_text(&dir.path().join("data/text"), size)?;
-            ["random", "text"].iter().try_for_each(|name| split(&dir.path().join("data"), name, size))
+            write_text(&dir.path().join("data/text"), size)
         })?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let (s3, address) = (dir.path().join("s3"), format!("127.0.0.1:{port}"));
@@ -126,7 +125,8 @@ impl Site {
         let first = |program: &Path, arg: &str| {
             let output = Command::new(program).arg(arg).stdin(Stdio::null()).output().ok();
             let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-            text.lines().find(|line| !line.trim().is_empty()).unwrap_or("?").trim().to_owned()
+            let words = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("?").split_whitespace();
+            words.take(6).collect::<Vec<_>>().join(" ")
         };
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let cpu = read("/proc/cpuinfo");
@@ -188,14 +188,4 @@ fn write_text(path: &Path, size: u64) -> Result<()> {
         written += line.len() as u64;
     }
     Ok(file.flush()?)
-}
-
-/// The quarters of a file, for clients that send them at once.
-fn split(dir: &Path, name: &str, size: u64) -> Result<()> {
-    let whole = File::open(dir.join(name))?;
-    for quarter in 0..4 {
-        let mut part = File::create(dir.join(format!("{name}.{quarter}")))?;
-        std::io::copy(&mut (&whole).take(size / 4), &mut part)?;
-    }
-    Ok(())
 }
