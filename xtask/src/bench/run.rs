@@ -34,7 +34,7 @@ pub(super) fn measure(command: &mut Command) -> Result<Measured> {
     let time = begin.elapsed();
     let stat = std::fs::read_to_string(format!("{proc}/stat"))?;
     let code = child.wait()?;
-    ensure!(code.success(), "{:?} {:?} ended with {code}", command.get_program(), command.get_args());
+    ensure!(code.success(), "{} {:?} ended with {code}", command.get_program().display(), command.get_args());
     let ticks = ticks(&stat).with_context(|| format!("not a process's numbers: {stat}"))?;
     let cpu = Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
     Ok(Measured { time, cpu, peak })
