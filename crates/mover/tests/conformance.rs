@@ -76,3 +76,9 @@ fn vsftpd_with_explicit_tls() {
 fn vsftpd_with_implicit_tls() {
     conforms(&Server::vsftpd(Tls::Implicit));
 }
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn rclone_webdav() {
+    conforms(&Server::rclone_webdav());
+}

@@ -16,6 +16,7 @@ mod s3;
 mod transport;
 mod tree;
 mod upload;
+mod webdav;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -92,6 +93,11 @@ impl Store {
             Some("azureblob") => cloud::azure(&options).map(Self::remote),
             Some("google cloud storage" | "gcs") => cloud::gcs(&options).map(Self::remote),
             Some("ftp") => ftp::open(&options).map(Self::Tree),
+            Some("webdav") => webdav::open(&options).map(Self::Tree),
+            Some("sftp") => Err(Error::other(
+                "the back end \"sftp\" is not supported by this mover \
+                 (supported: local, s3, azureblob, google cloud storage, ftp, webdav)",
+            )),
             Some(other) => Err(Error::other(format!("didn't find backend called {other:?}"))),
         }
     }
@@ -409,6 +415,17 @@ mod tests {
         ] {
             let opened = Store::open(&Ini::parse(&format!("[storage]\n{text}")).unwrap());
             assert!(opened.is_ok(), "{text}: {}", opened.err().unwrap());
+        }
+        for (text, says) in [
+            ("type = sftp\nhost = h\n", "\"sftp\" is not supported"),
+            ("type = webdav\nuser = u\n", "url is missing"),
+            ("type = webdav\nurl = http://h/\nvendor = sharepoint-ntlm\n", "sharepoint-ntlm cannot be used"),
+            ("type = webdav\nurl = http://h/\nurI = x\n", "unknown key \"urI\""),
+            ("type = ftp\nhost = h\nsocks_proxy = p\n", "socks_proxy cannot be used"),
+            ("type = ftp\nhost = h\ntls = true\nexplicit_tls = true\n", "exclude each other"),
+        ] {
+            let refused = Store::open(&Ini::parse(&format!("[storage]\n{text}")).unwrap()).err().unwrap().to_string();
+            assert!(refused.contains(says), "{refused}");
         }
     }
 }

@@ -29,6 +29,7 @@ pub(crate) struct Server {
     dir: TempDir,
     /// What clients must trust.
     certificate: Option<rclone::Certificate>,
+    cache: Option<TempDir>,
     _process: Keeper,
 }
 
@@ -70,6 +71,7 @@ impl Server {
             traits: Traits::TREE,
             dir,
             certificate: None,
+            cache: None,
             _process: Keeper::Nobody,
         }
     }
@@ -84,12 +86,22 @@ impl Server {
             traits: Traits::STORE,
             dir: tempfile::tempdir().unwrap(),
             certificate: None,
+            cache: None,
             _process: Keeper::Ours(endpoint),
         }
     }
 
     fn new(conf: String, root: &str, disk: Option<PathBuf>, traits: Traits, dir: TempDir, process: Process) -> Self {
-        Self { conf, root: root.to_owned(), disk, traits, dir, certificate: None, _process: Keeper::Process(process) }
+        Self {
+            conf,
+            root: root.to_owned(),
+            disk,
+            traits,
+            dir,
+            certificate: None,
+            cache: None,
+            _process: Keeper::Process(process),
+        }
     }
 
     /// A repository of its own on this server, which does not exist yet.

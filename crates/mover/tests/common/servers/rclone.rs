@@ -37,6 +37,22 @@ impl Server {
         Self::new(conf, "bucket/", Some(disk), Traits::STORE, dir, process)
     }
 
+    pub(crate) fn rclone_webdav() -> Self {
+        let port = free_port();
+        // Without the cache it breaks off every listing of a directory in which a file is being written.
+        let cache = tempfile::tempdir().unwrap();
+        let options = ["--user", "u", "--pass", "pw", "--vfs-cache-mode", "writes", "--vfs-write-back", "0s"];
+        let options = [&options[..], &["--cache-dir", cache.path().to_str().unwrap()]].concat();
+        let (dir, process) = rclone("webdav", port, &options);
+        let conf = format!(
+            "type = webdav\nurl = http://127.0.0.1:{port}/\nvendor = rclone\nuser = u\npass.need_obscure = pw\n"
+        );
+        let disk = dir.path().join("data");
+        let mut server = Self::new(conf, "", Some(disk), Traits::TREE, dir, process);
+        server.cache = Some(cache);
+        server
+    }
+
     /// FTP, with more lines for the configuration.
     pub(crate) fn rclone_ftp(more: &str) -> Self {
         let port = free_port();
