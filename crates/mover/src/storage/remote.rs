@@ -257,6 +257,8 @@ impl Remote {
         }
         match self.quick.delete(key).await {
             Ok(()) => Ok(()),
+            // Asking a silent server once more would take as long again.
+            Err(error) if failure(&error).is(Cause::Unreachable) => Err(failure(&error)),
             // Some servers fail at keys that are only prefixes of others, which is nothing to remove.
             Err(error) => match self.lookup(key).await {
                 Ok(Found::Missing) => Ok(()),

@@ -29,9 +29,9 @@ pub(super) struct Patience {
 impl Patience {
     /// For questions, and for the first sign of life: a dead endpoint is named within half a minute.
     pub(super) const QUICK: Self = Self {
-        answer: Duration::from_secs(10),
-        work: Duration::from_secs(25),
-        total: Duration::from_secs(25),
+        answer: Duration::from_secs(8),
+        work: Duration::from_secs(20),
+        total: Duration::from_secs(20),
         slowest: 64 << 10,
     };
     /// For the middle of a long transfer: rides out a server's restart.

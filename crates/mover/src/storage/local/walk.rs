@@ -12,7 +12,7 @@ use crate::rpath;
 use crate::storage::{Depth, Entry, Visit, no_directory};
 
 /// Memory for the names of one directory, and of its directories that wait to be listed.
-const NAMES: usize = 16 << 20;
+const NAMES: usize = 8 << 20;
 const WAITING: usize = 4 << 20;
 /// What a name takes beside its letters.
 const OVERHEAD: usize = 48;
