@@ -5,6 +5,7 @@ mod codec;
 mod commands;
 mod config;
 mod error;
+mod fold;
 mod glob;
 mod manifest;
 mod notes;

@@ -14,12 +14,17 @@ use kbbackup_core::layout;
 
 use crate::config::env;
 use crate::error::{Cause, Error, Result};
+use crate::fold;
 use crate::notes::{Lines, Notes, Voice};
+use crate::output;
 use crate::rpath::{absolute_key, below};
 use crate::storage::{Found, Store, is_hidden};
 
 /// What is copied of a journal at once.
 const PIECE: usize = 256 << 10;
+
+/// A push waits no longer for the folding of fragments.
+const FOLD: Duration = Duration::from_secs(20);
 
 /// Writes notes for one pod.
 #[derive(Clone, Debug)]
@@ -31,6 +36,10 @@ pub(crate) struct Recorder {
     action: String,
     attempt: String,
     journal: Option<PathBuf>,
+    /// Of so many notes one tidies up.
+    fold_every: u32,
+    /// What is younger is left alone.
+    fold_age: Duration,
 }
 
 impl Recorder {
@@ -50,6 +59,8 @@ impl Recorder {
             action: env(contract::ENV_ACTION).unwrap_or_else(|| "none".to_owned()),
             attempt: env(contract::ENV_ATTEMPT).unwrap_or_else(|| "none".to_owned()),
             journal: env(contract::ENV_JOURNAL).map(PathBuf::from),
+            fold_every: fold::EVERY,
+            fold_age: fold::AGE,
         }))
     }
 
@@ -114,9 +125,22 @@ impl Recorder {
             return Ok(());
         }
         let lines = lines(entries)?;
-        match &self.journal {
-            Some(journal) => append(journal, &lines),
-            None => store.put(&self.fragment(), Bytes::from(lines)).await,
+        if let Some(journal) = &self.journal {
+            return append(journal, &lines);
+        }
+        store.put(&self.fragment(), Bytes::from(lines)).await?;
+        if rand::random_ratio(1, self.fold_every) {
+            self.fold(store).await;
+        }
+        Ok(())
+    }
+
+    /// Tidies up. A courtesy: the notes are complete without it, whenever it ends.
+    async fn fold(&self, store: &Store) {
+        let dir = absolute_key(&layout::fragments(&self.backup, &self.action, &self.attempt));
+        let outcome = tokio::time::timeout(FOLD, fold::fold(store, &dir, self.fold_age)).await;
+        if let Ok(Err(error)) = outcome {
+            output::note(&format!("NOTICE: fragments of the list of objects stay as they are: {error}"));
         }
     }
 
@@ -238,6 +262,8 @@ mod tests {
             action: "a".into(),
             attempt: "1".into(),
             journal: journal.map(|name| dir.path().join(name)),
+            fold_every: fold::EVERY,
+            fold_age: fold::AGE,
         };
         let own = recorder(Some(".journal"));
         assert_eq!(own.bytes_so_far(), Some(0));
@@ -249,5 +275,34 @@ mod tests {
         Progress::failed(&two.file());
         assert_eq!(own.bytes_so_far(), Some(3));
         assert_eq!(recorder(None).bytes_so_far(), None, "nobody looks");
+    }
+
+    #[tokio::test]
+    async fn fragments_of_pushes_without_a_journal_do_not_pile_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let ini = format!("[storage]\ntype = local\nroot = {}\n", dir.path().display());
+        let store = Store::open(&crate::config::ini::Ini::parse(&ini).unwrap()).unwrap();
+        let recorder = Recorder {
+            backup: "/b".into(),
+            key: "b".into(),
+            action: "a".into(),
+            attempt: "1".into(),
+            journal: None,
+            fold_every: 1,
+            fold_age: Duration::ZERO,
+        };
+        for size in 0..300 {
+            let entry = ManifestEntry { path: format!("wal/{size}"), size, blake3: "ff".into(), removed: false };
+            recorder.record(&store, &[entry]).await.unwrap();
+        }
+        let mut fragments = 0;
+        let mut notes = Notes::new();
+        for item in std::fs::read_dir(dir.path().join("b/.kbbackup/fragments/a/1")).unwrap() {
+            let bytes = std::fs::read(item.unwrap().path()).unwrap();
+            Lines::new("x").feed(&bytes, |entry| notes.add(&entry, Voice::Counts)).unwrap();
+            fragments += 1;
+        }
+        assert!(fragments < 150, "{fragments}");
+        assert_eq!(notes.finish().unwrap().sum().unwrap().objects, 300);
     }
 }
