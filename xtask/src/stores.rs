@@ -26,33 +26,38 @@ fn servers(root: &Path) -> Result<PathBuf> {
     for program in [go::VERSITYGW, go::RCLONE] {
         link(&program.path()?, &folder.join(program.name))?;
     }
-    link(&vsftpd()?.join("vsftpd"), &folder.join("vsftpd"))?;
+    link(&debian("vsftpd", &["vsftpd", "libwrap0"], "usr/sbin/vsftpd")?, &folder.join("vsftpd"))?;
+    link(&debian("apache2", &["apache2-bin", "libapr1", "libaprutil1"], "usr/sbin/apache2")?, &folder.join("apache2"))?;
     Ok(folder)
 }
 
-/// vsftpd from its Debian package, unpacked and not installed: an installed one would be started.
-fn vsftpd() -> Result<PathBuf> {
-    const PACKAGES: [&str; 2] = ["vsftpd", "libwrap0"];
-    const START: &str = "#!/bin/sh\nhere=$(dirname \"$(readlink -f \"$0\")\")\n\
-        LD_LIBRARY_PATH=$here/usr/lib/x86_64-linux-gnu exec \"$here/usr/sbin/vsftpd\" \"$@\"\n";
-    cache::artefact("bin", "vsftpd", &Key::default().text(PACKAGES.join(" ")).text(START).finish(), |dir| {
-        ui::long_step("fetch vsftpd", || {
-            std::fs::create_dir_all(dir)?;
-            sh::output(&mut sh::command("apt-get", ["update", "-q"]))?;
-            sh::output(sh::command("apt-get", ["download", "-q"]).args(PACKAGES).current_dir(dir))?;
-            for file in std::fs::read_dir(dir)? {
-                let file = file?.path();
-                if file.extension().is_some_and(|extension| extension == "deb") {
-                    sh::output(sh::command("dpkg-deb", ["--extract"]).arg(&file).arg(dir))?;
-                    std::fs::remove_file(&file)?;
+/// A server from its Debian packages, unpacked and not installed: an installed one would be started. Returns the path of a script
+/// that runs it.
+fn debian(name: &str, packages: &[&str], program: &str) -> Result<PathBuf> {
+    let script = format!(
+        "#!/bin/sh\nhere=$(dirname \"$(readlink -f \"$0\")\")\n\
+         LD_LIBRARY_PATH=$here/usr/lib/x86_64-linux-gnu exec \"$here/{program}\" \"$@\"\n"
+    );
+    let folder =
+        cache::artefact("bin", name, &Key::default().text(packages.join(" ")).text(&script).finish(), |dir| {
+            ui::long_step(&format!("fetch {name}"), || {
+                std::fs::create_dir_all(dir)?;
+                sh::output(&mut sh::command("apt-get", ["update", "-q"]))?;
+                sh::output(sh::command("apt-get", ["download", "-q"]).args(packages).current_dir(dir))?;
+                for file in std::fs::read_dir(dir)? {
+                    let file = file?.path();
+                    if file.extension().is_some_and(|extension| extension == "deb") {
+                        sh::output(sh::command("dpkg-deb", ["--extract"]).arg(&file).arg(dir))?;
+                        std::fs::remove_file(&file)?;
+                    }
                 }
-            }
-            let start = dir.join("vsftpd");
-            std::fs::write(&start, START)?;
-            std::fs::set_permissions(&start, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-            Ok(())
-        })
-    })
+                let start = dir.join(name);
+                std::fs::write(&start, &script)?;
+                std::fs::set_permissions(&start, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+                Ok(())
+            })
+        })?;
+    Ok(folder.join(name))
 }
 
 fn link(program: &Path, name: &Path) -> Result<()> {

@@ -80,5 +80,17 @@ fn vsftpd_with_implicit_tls() {
 #[test]
 #[ignore = "needs a server: cargo xtask test stores"]
 fn rclone_webdav() {
-    conforms(&Server::rclone_webdav());
+    conforms(&Server::rclone_webdav(false));
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn rclone_webdav_with_tls() {
+    conforms(&Server::rclone_webdav(true));
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn apache_webdav() {
+    conforms(&Server::apache());
 }

@@ -24,14 +24,29 @@ const IDLE: Duration = Duration::from_mins(5);
 /// # Errors
 /// When a certificate file that was asked for cannot be read.
 pub(super) fn client(check_certificate: bool) -> Result<Client> {
+    build(check_certificate, Some(IDLE))
+}
+
+/// The same for bodies that take as long as they like: the other takes the time until the answer for silence.
+///
+/// # Errors
+/// The same.
+pub(super) fn client_for_streams(check_certificate: bool) -> Result<Client> {
+    build(check_certificate, None)
+}
+
+fn build(check_certificate: bool, idle: Option<Duration>) -> Result<Client> {
     // A second install is refused, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let resolver = Resolver::new()?;
     let trusted: Vec<Certificate> =
         certificates::trusted()?.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
-    Client::builder()
+    let builder = match idle {
+        Some(idle) => Client::builder().read_timeout(idle),
+        None => Client::builder(),
+    };
+    builder
         .connect_timeout(CONNECT)
-        .read_timeout(IDLE)
         .pool_idle_timeout(Duration::from_secs(30))
         .tcp_keepalive(Duration::from_secs(30))
         .tcp_nodelay(true)

@@ -1,12 +1,15 @@
 //! Bodies: sent as they come, whatever their size, and received from an offset.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::{Body, Response};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use super::{WebDav, broken, refused};
+use super::request::{Requests, broken, stored};
 use crate::error::{Cause, Error, Result};
 use crate::storage::tree::{Reading, Writing};
 
@@ -14,10 +17,14 @@ use crate::storage::tree::{Reading, Writing};
 const SMALL: usize = 4 << 20;
 /// Buffers between us and the connection.
 const DEPTH: usize = 4;
+/// A server that takes no bytes for so long has failed.
+const IDLE: Duration = Duration::from_mins(5);
+/// How long the end of a request that is given up is waited for.
+const GIVE_UP: Duration = Duration::from_secs(2);
 
 pub(super) struct Download {
     response: Response,
-    /// A server without ranges sends again what is here already.
+    /// Bytes that are here already.
     skip: u64,
 }
 
@@ -53,7 +60,7 @@ impl Reading for Nothing {
 }
 
 pub(super) struct Upload {
-    webdav: WebDav,
+    requests: Requests,
     path: String,
     whole: Vec<Bytes>,
     size: usize,
@@ -67,52 +74,28 @@ struct Stream {
 }
 
 impl Upload {
-    pub(super) fn new(webdav: WebDav, path: &str) -> Self {
-        Self { webdav, path: path.to_owned(), whole: Vec::new(), size: 0, stream: None }
+    pub(super) fn new(requests: Requests, path: &str) -> Self {
+        Self { requests, path: path.to_owned(), whole: Vec::new(), size: 0, stream: None }
     }
 
     async fn feed(&mut self, bytes: Bytes) -> Result<()> {
         let stream = self.stream.get_or_insert_with(|| {
             let (to, mut from) = channel(DEPTH);
             let body = Body::wrap_stream(futures::stream::poll_fn(move |context| from.poll_recv(context)));
-            let request = self.webdav.request("PUT", self.webdav.url(&self.path)).body(body);
+            let request = self.requests.upload(&self.path).body(body);
             Stream { to, request: tokio::spawn(async move { stored(request.send().await) }) }
         });
-        if stream.to.send(Ok(bytes)).await.is_ok() {
-            return Ok(());
-        }
-        // The request has ended before its body.
-        let ended = self.stream.take().map(|stream| stream.request);
-        match ended {
-            Some(request) => answer(request).await.and(Err(Error::other("webdav: PUT: the server ended the transfer"))),
-            None => Ok(()),
-        }
-    }
-
-    /// Sends a small body, again when that fails in passing.
-    async fn send_whole(&self) -> Result<()> {
-        let body = Bytes::from(self.whole.concat());
-        let mut tried = 0;
-        loop {
-            let request =
-                self.webdav.request("PUT", self.webdav.url(&self.path)).timeout(super::WORK).body(body.clone());
-            let outcome = stored(request.send().await);
-            tried += 1;
-            match outcome {
-                Err(error) if error.is(Cause::Unreachable) && tried < super::TRIES => {
-                    tokio::time::sleep(super::PAUSE * (1 << tried)).await;
+        match timeout(IDLE, stream.to.send(Ok(bytes))).await {
+            Ok(Ok(())) => Ok(()),
+            Err(_) => Err(Error::new(Cause::Unreachable, "webdav: PUT: the server takes no more bytes")),
+            // The request has ended before its body.
+            Ok(Err(_)) => match self.stream.take() {
+                Some(stream) => {
+                    answer(stream.request).await.and(Err(Error::other("webdav: PUT: the server ended the transfer")))
                 }
-                other => return other,
-            }
+                None => Ok(()),
+            },
         }
-    }
-}
-
-fn stored(outcome: reqwest::Result<Response>) -> Result<()> {
-    match outcome {
-        Ok(response) if response.status().is_success() => Ok(()),
-        Ok(response) => Err(refused("PUT", &response)),
-        Err(error) => Err(broken(&error)),
     }
 }
 
@@ -137,16 +120,71 @@ impl Writing for Upload {
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {
-        let Some(Stream { to, request }) = self.stream.take() else { return self.send_whole().await };
+        let Some(Stream { to, request }) = self.stream.take() else {
+            return self.requests.put(&self.path, Bytes::from(self.whole.concat())).await;
+        };
         drop(to);
-        answer(request).await
+        timeout(IDLE, answer(request)).await.unwrap_or_else(|_| {
+            Err(Error::new(Cause::Unreachable, "webdav: PUT: the server does not say that it has the whole file"))
+        })
     }
 
     async fn abort(mut self: Box<Self>) {
-        if let Some(Stream { to, request }) = self.stream.take() {
-            // An error in the body ends the connection; a mere end would look like the end of the file.
-            let _ = to.send(Err(std::io::ErrorKind::ConnectionAborted.into())).await;
-            let _ = request.await;
+        let Some(Stream { to, mut request }) = self.stream.take() else { return };
+        // An error in the body ends the connection; a mere end would look like the end of the file.
+        let failed = to.send(Err(std::io::ErrorKind::ConnectionAborted.into()));
+        if timeout(GIVE_UP, failed).await.is_err() || timeout(GIVE_UP, &mut request).await.is_err() {
+            request.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Takes one upload to the end of its body, and answers.
+    async fn server(listener: TcpListener, answer: &str) -> Vec<u8> {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(b"\r\n0\r\n\r\n") {
+            if stream.read_buf(&mut text).await.unwrap() == 0 {
+                return text;
+            }
+        }
+        stream.write_all(format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await.unwrap();
+        text
+    }
+
+    async fn upload(pause: Duration) -> (tokio::task::JoinHandle<Vec<u8>>, Box<Upload>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let served = tokio::spawn(server(listener, "201 Created"));
+        let impatient = reqwest::Client::builder().read_timeout(Duration::from_millis(50)).build().unwrap();
+        let mut upload = Box::new(Upload::new(Requests::to(&address, impatient), "x"));
+        for _ in 0..6 {
+            upload.write(Bytes::from(vec![7; 1 << 20])).await.unwrap();
+            tokio::time::sleep(pause).await;
+        }
+        (served, upload)
+    }
+
+    #[tokio::test]
+    async fn an_upload_may_take_longer_than_an_answer() {
+        crate::storage::http::client(true).unwrap();
+        let (served, upload) = upload(Duration::from_millis(100)).await;
+        upload.close().await.unwrap();
+        assert!(served.await.unwrap().len() > 6 << 20);
+    }
+
+    #[tokio::test]
+    async fn an_upload_given_up_does_not_look_complete() {
+        crate::storage::http::client(true).unwrap();
+        let (served, upload) = upload(Duration::ZERO).await;
+        upload.abort().await;
+        assert!(!served.await.unwrap().ends_with(b"\r\n0\r\n\r\n"));
     }
 }

@@ -37,18 +37,25 @@ impl Server {
         Self::new(conf, "bucket/", Some(disk), Traits::STORE, dir, process)
     }
 
-    pub(crate) fn rclone_webdav() -> Self {
+    /// With a password, and over TLS with a certificate that only this test trusts.
+    pub(crate) fn rclone_webdav(tls: bool) -> Self {
         let port = free_port();
+        let certificate = Certificate::new();
         // Without the cache it breaks off every listing of a directory in which a file is being written.
         let cache = tempfile::tempdir().unwrap();
-        let options = ["--user", "u", "--pass", "pw", "--vfs-cache-mode", "writes", "--vfs-write-back", "0s"];
-        let options = [&options[..], &["--cache-dir", cache.path().to_str().unwrap()]].concat();
+        let mut options = vec!["--user", "u", "--pass", "pw", "--vfs-cache-mode", "writes", "--vfs-write-back", "0s"];
+        options.extend(["--cache-dir", cache.path().to_str().unwrap()]);
+        if tls {
+            options.extend(["--cert", &certificate.cert, "--key", &certificate.key]);
+        }
         let (dir, process) = rclone("webdav", port, &options);
+        let scheme = if tls { "https" } else { "http" };
         let conf = format!(
-            "type = webdav\nurl = http://127.0.0.1:{port}/\nvendor = rclone\nuser = u\npass.need_obscure = pw\n"
+            "type = webdav\nurl = {scheme}://localhost:{port}\nvendor = rclone\nuser = u\npass.need_obscure = pw\n"
         );
         let disk = dir.path().join("data");
         let mut server = Self::new(conf, "", Some(disk), Traits::TREE, dir, process);
+        server.certificate = Some(certificate);
         server.cache = Some(cache);
         server
     }
