@@ -147,16 +147,17 @@ const RANGES: &str = "rclone copyto, 4 ranges at once";
 fn movers(store: Store, way: Way, add: Add<'_>) {
     for (name, push, pull, encryption) in MODES {
         let object = name.replace(", ", "-");
-        let conf = if store == Store::S3 { "-c $CONF" } else { "" };
-        let env = match *encryption {
-            "" => String::new(),
-            algorithm => {
-                format!("env DATASAFED_ENCRYPTION_ALGORITHM={algorithm} DATASAFED_ENCRYPTION_PASS_PHRASE=$KEY ")
-            }
+        // The variable wins over a configuration file, so it is set for the file system alone.
+        let (mut env, conf) = match store {
+            Store::Local => ("env DATASAFED_LOCAL_BACKEND_PATH=$LOCAL".to_owned(), ""),
+            Store::S3 => ("env".to_owned(), "-c $CONF"),
         };
+        if !encryption.is_empty() {
+            env += &format!(" DATASAFED_ENCRYPTION_ALGORITHM={encryption} DATASAFED_ENCRYPTION_PASS_PHRASE=$KEY");
+        }
         match way {
-            Way::Push => add(name, "", &format!("exec {env}$MOVER {conf} push {push} - {object} < $DATA/@D")),
-            Way::Pull => add(name, NO_COPY, &format!("exec {env}$MOVER {conf} pull {pull} {object} - > $COPY")),
+            Way::Push => add(name, "", &format!("exec {env} $MOVER {conf} push {push} - {object} < $DATA/@D")),
+            Way::Pull => add(name, NO_COPY, &format!("exec {env} $MOVER {conf} pull {pull} {object} - > $COPY")),
         }
     }
 }
