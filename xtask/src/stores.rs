@@ -27,7 +27,6 @@ fn servers(root: &Path) -> Result<PathBuf> {
         link(&program.path()?, &folder.join(program.name))?;
     }
     link(&debian("vsftpd", &["vsftpd", "libwrap0"], "usr/sbin/vsftpd")?, &folder.join("vsftpd"))?;
-    link(&debian("apache2", &["apache2-bin", "libapr1", "libaprutil1"], "usr/sbin/apache2")?, &folder.join("apache2"))?;
     Ok(folder)
 }
 

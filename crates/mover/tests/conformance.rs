@@ -88,9 +88,3 @@ fn rclone_webdav() {
 fn rclone_webdav_with_tls() {
     conforms(&Server::rclone_webdav(true));
 }
-
-#[test]
-#[ignore = "needs a server: cargo xtask test stores"]
-fn apache_webdav() {
-    conforms(&Server::apache());
-}

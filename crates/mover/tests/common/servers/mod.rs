@@ -2,7 +2,6 @@
 //!
 //! Those that are not ours are built by `cargo xtask test unit`, which hands their folder over in `KBBACKUP_TEST_SERVERS`.
 
-mod apache;
 mod http;
 mod process;
 mod rclone;
