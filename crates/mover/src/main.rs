@@ -7,6 +7,7 @@ mod config;
 mod error;
 mod fold;
 mod glob;
+mod inventory;
 mod manifest;
 mod notes;
 mod output;

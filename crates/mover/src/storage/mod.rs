@@ -1,7 +1,9 @@
-//! A repository as a set of objects with keys: the file system directly, everything else through OpenDAL.
+//! A repository as a set of objects with keys: files of this machine, object stores through OpenDAL, and servers that show a
+//! tree of files.
 //!
 //! The contract promises things about files that an object store cannot (links, real directories, the exact words of the
-//! operating system), so the file system has an implementation of its own; see `FORMAT.md`.
+//! operating system), so the file system has an implementation of its own, and so have FTP and WebDAV, where only a rename makes
+//! an object appear whole; see `FORMAT.md`.
 
 mod certificates;
 mod cloud;

@@ -377,26 +377,12 @@ mod arithmetic;
 mod tests {
     use super::*;
     use crate::config::ini::Ini;
-    use crate::serve;
     use crate::storage::{Depth, Found, Store};
+    use crate::testing::{self, reach};
 
     /// An endpoint inside of this process.
     async fn endpoint(root: &std::path::Path) -> Store {
-        let (to, from) = tokio::sync::oneshot::channel();
-        let settings = serve::Settings {
-            root: root.to_owned(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            health: None,
-            access_key: "key".to_owned(),
-            secret_key: "test-secret".to_owned(),
-            buckets: vec!["bucket".to_owned()],
-        };
-        tokio::spawn(serve::run(settings, |address| to.send(address).unwrap()));
-        let address = from.await.unwrap();
-        let ini = format!(
-            "[storage]\ntype = s3\nprovider = Other\nendpoint = http://{address}\nroot = bucket\n\
-             access_key_id = key\nsecret_access_key = test-secret\n"
-        );
+        let ini = reach(testing::endpoint(root).await);
         Store::open(&Ini::parse(&ini).unwrap()).unwrap()
     }
 

@@ -7,10 +7,10 @@ use kbbackup_core::layout;
 
 use super::Task;
 use crate::error::{Cause, Error, Result};
+use crate::inventory::{Inventory, Object};
 use crate::manifest::lines;
 use crate::notes::{Notes, Verdict};
-use crate::rpath::{absolute_key, below, join};
-use crate::sort::{Record, Sorter};
+use crate::rpath::{absolute_key, join};
 use crate::storage::{Entry, Sink, is_hidden};
 use crate::stream::{self, Output, Transform};
 
@@ -50,14 +50,7 @@ impl Task<'_> {
     /// Compares and writes. Objects of attempts that failed are removed; objects that nobody noted (other tools wrote
     /// them) are read and taken in; anything else is an error, and there is no manifest then.
     pub(super) async fn write_manifest(&self, notes: Notes) -> Result<Manifest> {
-        let mut listed = Sorter::new();
-        self.repo
-            .store
-            .objects(&self.key, &mut |file| match below(&file.key, &self.key) {
-                Some(path) => listed.push(path, &file.size.to_le_bytes()),
-                None => Ok(()),
-            })
-            .await?;
+        let listed = Inventory::take(&self.repo.store, &self.key).await?;
         let key = absolute_key(&layout::manifest(&self.backup));
         let mut writer = Writer {
             sink: self.repo.store.create(&key)?,
@@ -77,8 +70,8 @@ impl Task<'_> {
         }
     }
 
-    async fn merge(&self, notes: Notes, listed: Sorter, writer: &mut Writer) -> Result<()> {
-        let (mut notes, mut listed) = (notes.finish()?, listed.finish()?);
+    async fn merge(&self, notes: Notes, mut listed: Inventory, writer: &mut Writer) -> Result<()> {
+        let mut notes = notes.finish()?;
         let (mut note, mut file) = (notes.next()?, listed.next()?);
         let mut missing = Missing::default();
         loop {
@@ -86,7 +79,7 @@ impl Task<'_> {
                 (None, None) => break,
                 (Some(_), None) => std::cmp::Ordering::Less,
                 (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some(note), Some(file)) => note.path().cmp(&file.key),
+                (Some(note), Some(file)) => note.path().cmp(&file.path),
             };
             if order.is_lt() {
                 if let Some(Verdict::Belongs(entry)) = &note {
@@ -101,7 +94,7 @@ impl Task<'_> {
                 let Some(verdict) = note.take() else { break };
                 note = notes.next()?;
                 self.noted(verdict, &found, writer).await?;
-            } else if !is_hidden(&found.key) && missing.count == 0 {
+            } else if !is_hidden(&found.path) && missing.count == 0 {
                 // Worth the reading only while there can be a seal.
                 self.unnoted(&found, writer).await?;
             }
@@ -111,13 +104,13 @@ impl Task<'_> {
     }
 
     /// An object that somebody noted.
-    async fn noted(&self, verdict: Verdict, found: &Record, writer: &mut Writer) -> Result<()> {
+    async fn noted(&self, verdict: Verdict, found: &Object, writer: &mut Writer) -> Result<()> {
         let entry = match verdict {
             Verdict::Belongs(entry) => entry,
             Verdict::Leftover(path) if is_hidden(&path) => return Ok(()),
             Verdict::Leftover(path) => return self.repo.store.remove(&join(&self.key, &path)).await,
         };
-        let size = size(found)?;
+        let size = found.size;
         if entry.size != size as u64 {
             return Err(Error::new(
                 Cause::Damaged,
@@ -128,25 +121,20 @@ impl Task<'_> {
     }
 
     /// An object that nobody noted.
-    async fn unnoted(&self, found: &Record, writer: &mut Writer) -> Result<()> {
+    async fn unnoted(&self, found: &Object, writer: &mut Writer) -> Result<()> {
         let entry = Entry {
-            key: join(&self.key, &found.key),
+            key: join(&self.key, &found.path),
             dir: false,
-            size: size(found)?,
+            size: found.size,
             modified: jiff::Timestamp::UNIX_EPOCH,
             etag: None,
         };
         let source = self.repo.store.read(&entry).await?;
         let read = stream::pull(source, Transform::default(), Output::Nothing).await?;
         writer
-            .add(&ManifestEntry { path: found.key.clone(), size: read.size, blake3: read.blake3, removed: false })
+            .add(&ManifestEntry { path: found.path.clone(), size: read.size, blake3: read.blake3, removed: false })
             .await
     }
-}
-
-fn size(found: &Record) -> Result<i64> {
-    let bytes = found.value.first_chunk().ok_or_else(|| Error::other("the temporary file is damaged"))?;
-    Ok(i64::from_le_bytes(*bytes))
 }
 
 /// Objects that were noted and are not there.

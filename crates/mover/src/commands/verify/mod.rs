@@ -16,10 +16,10 @@ use tokio::task::JoinHandle;
 use super::{Context, print};
 use crate::args::{Flag, Takes, flag};
 use crate::error::{Cause, Error, Result};
+use crate::inventory::Inventory;
 use crate::repo::Repo;
-use crate::rpath::{absolute_key, below, join};
+use crate::rpath::{absolute_key, join};
 use crate::signal::Stop;
-use crate::sort::Sorter;
 use crate::storage::is_hidden;
 use crate::trust::Sealed;
 use checkpoint::Checkpoint;
@@ -121,15 +121,7 @@ impl Check {
     async fn all(&mut self, sealed: &Sealed) -> Result<()> {
         // Once beforehand: a forged list must not lead to false alarms about good objects.
         sealed.check_manifest(&self.repo.store).await?;
-        let mut listed = Sorter::new();
-        self.repo
-            .store
-            .objects(&self.key, &mut |file| match below(&file.key, &self.key) {
-                Some(path) => listed.push(path, &file.size.to_le_bytes()),
-                None => Ok(()),
-            })
-            .await?;
-        let mut listed = listed.finish()?;
+        let mut listed = Inventory::take(&self.repo.store, &self.key).await?;
         let mut manifest = sealed.manifest(&self.repo.store).await?;
         let (mut entry, mut file) = (manifest.next().await?, listed.next()?);
         loop {
@@ -137,18 +129,15 @@ impl Check {
                 (None, None) => break,
                 (Some(_), None) => std::cmp::Ordering::Less,
                 (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some(entry), Some(file)) => entry.path.cmp(&file.key),
+                (Some(entry), Some(file)) => entry.path.cmp(&file.path),
             };
             let sealed = if order.is_le() { entry.take() } else { None };
             let found = if order.is_ge() { file.take() } else { None };
             match (sealed, found) {
-                (Some(sealed), Some(found)) => {
-                    let size = found.value.first_chunk().map_or(-1, |bytes| i64::from_le_bytes(*bytes));
-                    self.present(sealed, size).await?;
-                }
+                (Some(sealed), Some(found)) => self.present(sealed, found.size).await?,
                 (Some(sealed), None) => self.known(sealed, Some(Finding::new("missing", ""))).await?,
-                (None, Some(found)) if !is_hidden(&found.key) => {
-                    let surplus = ManifestEntry { path: found.key, size: 0, blake3: String::new(), removed: false };
+                (None, Some(found)) if !is_hidden(&found.path) => {
+                    let surplus = ManifestEntry { path: found.path, size: 0, blake3: String::new(), removed: false };
                     self.known(surplus, Some(Finding::new("surplus", ""))).await?;
                 }
                 _ => {}

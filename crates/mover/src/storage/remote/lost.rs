@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::*;
 use crate::config::ini::Ini;
-use crate::serve;
 use crate::storage::Store;
+use crate::testing::{self, reach};
 use proxy::{Asks, Fault, Proxy, Rule};
 
 #[path = "../../../tests/common/proxy.rs"]
@@ -30,22 +30,9 @@ struct Behind {
 impl Behind {
     async fn new(asks: Asks, times: usize, fault: Fault) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (to, from) = tokio::sync::oneshot::channel();
-        let settings = serve::Settings {
-            root: dir.path().to_owned(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            health: None,
-            access_key: "key".to_owned(),
-            secret_key: "test-secret".to_owned(),
-            buckets: vec!["bucket".to_owned()],
-        };
-        tokio::spawn(serve::run(settings, |address| to.send(address).unwrap()));
-        let proxy = Proxy::start(&from.await.unwrap().to_string(), vec![Rule { asks, skip: 0, times, fault }]);
-        let ini = format!(
-            "[storage]\ntype = s3\nprovider = Other\nendpoint = http://{}\nroot = bucket\n\
-             access_key_id = key\nsecret_access_key = test-secret\n",
-            proxy.address
-        );
+        let address = testing::endpoint(dir.path()).await;
+        let proxy = Proxy::start(&address.to_string(), vec![Rule { asks, skip: 0, times, fault }]);
+        let ini = reach(&proxy.address);
         let Store::Remote(remote) = Store::open(&Ini::parse(&ini).unwrap()).unwrap() else { panic!("a remote store") };
         let client = super::super::http::client(true).unwrap();
         let remote = Remote::with_patience(&remote.bare, &client, Limits::S3, QUICK, LONG);
