@@ -150,6 +150,21 @@ where
     api.get(name).await.doing(|| format!("{what} cannot be read"))
 }
 
+/// The named objects of a kind, as in `policy`, or all of them.
+pub(crate) async fn named_or_all<K>(api: &Api<K>, kind: &str, names: &[String], params: ListParams) -> Result<Vec<K>>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    if names.is_empty() {
+        return list_all(api, params, &format!("{kind} objects")).await;
+    }
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        found.push(get(api, &format!("{kind}/{name}")).await?);
+    }
+    Ok(found)
+}
+
 /// A name that Kubernetes accepts for most objects.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

@@ -46,7 +46,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &CancelArgs) -> Result<Exit> {
     let mut backups = Vec::new();
     for name in &args.names {
         let backup = list::backup(app, name).await?;
-        check(&backup, app)?;
+        check(&backup, &app.namespace_flag())?;
         backups.push(backup);
     }
     for backup in &backups {
@@ -61,14 +61,12 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &CancelArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn check(backup: &Backup, app: &App) -> Result<()> {
+/// Whether there is anything to end. `flag` goes into hints.
+fn check(backup: &Backup, flag: &str) -> Result<()> {
     let what = || format!("backup/{} cannot be cancelled", backup.name_any());
     if follow::is_continuous(backup) {
-        return Err(CliError::usage(what(), "it is continuous, and goes on until its schedule ends it").hint(format!(
-            "kubectl kbbackup schedule disable {}{} --pitr",
-            crate::source::of_backup(backup),
-            app.namespace_flag()
-        )));
+        return Err(CliError::usage(what(), "it is continuous, and goes on until its schedule ends it")
+            .hint(format!("kubectl kbbackup schedule disable {}{flag} --pitr", crate::source::of_backup(backup))));
     }
     if backup.metadata.deletion_timestamp.is_some() {
         return Err(CliError::usage(what(), "it is being deleted"));
@@ -91,7 +89,7 @@ async fn cancel(app: &App, backup: &Backup) -> Result<()> {
     loop {
         // As it was seen: a backup that has completed in this moment stays completed.
         let present = api.get(&name).await.doing(what)?;
-        check(&present, app)?;
+        check(&present, &app.namespace_flag())?;
         patch["metadata"] = json!({"resourceVersion": present.resource_version()});
         match api.patch_status(&name, &params, &Patch::Merge(&patch)).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -107,4 +105,33 @@ async fn cancel(app: &App, backup: &Backup) -> Result<()> {
         .await
         .doing(|| format!("the jobs of backup/{name} cannot be deleted"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backup(kind: &str, phase: Option<&str>, deleted: bool) -> Backup {
+        serde_json::from_value(json!({
+            "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Backup",
+            "metadata": {"name": "one", "labels": {labels::BACKUP_TYPE: kind, labels::WORKLOAD_NAME: "pg"},
+                "deletionTimestamp": deleted.then_some("2026-01-01T00:00:00Z")},
+            "spec": {"backupPolicyName": "pg", "backupMethod": "full"}, "status": {"phase": phase}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_what_runs_can_be_ended() {
+        for phase in [None, Some("New"), Some("Running")] {
+            assert!(check(&backup("Full", phase, false), "").is_ok(), "{phase:?}");
+        }
+        for phase in ["Completed", "Failed", "Deleting"] {
+            let error = check(&backup("Full", Some(phase), false), "").unwrap_err();
+            assert!(error.why.contains(phase), "{error}");
+        }
+        assert!(check(&backup("Full", Some("Running"), true), "").is_err());
+        let log = check(&backup("Continuous", Some("Running"), false), " -n demo").unwrap_err();
+        assert_eq!(log.hints, ["kubectl kbbackup schedule disable pg -n demo --pitr"]);
+    }
 }

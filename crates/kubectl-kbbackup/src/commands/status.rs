@@ -336,4 +336,13 @@ mod tests {
         assert_eq!(statuses[0].last_good.as_ref().unwrap().backup, "thursday");
         insta::assert_snapshot!(table(&statuses, false, true, now));
     }
+
+    #[test]
+    fn a_log_alone_is_no_protection() {
+        let mut log = backup("wal", "Completed", "2026-01-01T00:00:00Z");
+        log.labels_mut().insert(kbbackup_api::names::labels::BACKUP_TYPE.to_owned(), "Continuous".to_owned());
+        let alone = judge(&[], &[log], &[], None, "2026-01-01T01:00:00Z".parse().unwrap());
+        assert!(!alone[0].protected && alone[0].last_good.is_none());
+        assert_eq!(alone[0].backups, 1);
+    }
 }

@@ -10,7 +10,6 @@ use kbbackup_api::{
 use kbbackup_core::retention::RetentionPeriod;
 use kube::{ResourceExt, api::ListParams};
 
-use super::windows::is_of;
 use crate::{
     app::{App, list_all},
     args::retention,
@@ -51,9 +50,9 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &TimelineArgs) -> Result<Exit>
     let all = list_all(&app.here::<Backup>(), ListParams::default(), "backups").await?;
     let sets = list_all(&app.everywhere::<ActionSet>(), ListParams::default(), "action sets").await?;
     let policies = source::policies(app).await?;
-    let mut logs = recoverable::of(&all, &sets);
-    logs.retain(|log| is_of(log, &source));
     let sources = [source];
+    let mut logs = recoverable::of(&all, &sets);
+    logs.retain(|log| source::is_of(&log.backup, &sources, &policies));
     let backups: Vec<Backup> = all.into_iter().filter(|backup| source::is_of(backup, &sources, &policies)).collect();
     if backups.is_empty() {
         return Err(CliError::not_found(format!("{} has no backups", args.source), "there is nothing to show")

@@ -2,8 +2,6 @@
 
 use clap::Args;
 use jiff::Timestamp;
-use kbbackup_api::names::labels;
-use kube::ResourceExt;
 use serde::Serialize;
 
 use crate::{
@@ -14,7 +12,7 @@ use crate::{
     moment,
     output::{Format, Table, human, object},
     recoverable::{self, Recoverable},
-    source::Source,
+    source::{self, Source},
     ui::Ui,
 };
 
@@ -74,12 +72,13 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &WindowsArgs) -> Result<Exit> 
     let mut logs = recoverable::all(app, args.all_namespaces).await?;
     if !args.sources.is_empty() {
         let sources = args.sources.iter().map(|source| Source::parse(source)).collect::<Result<Vec<_>>>()?;
+        let policies = source::policies(app).await?;
         for source in &sources {
-            if !logs.iter().any(|log| is_of(log, source)) {
+            if !logs.iter().any(|log| source::is_of(&log.backup, std::slice::from_ref(source), &policies)) {
                 return Err(none(&app.namespace, &source.to_string()));
             }
         }
-        logs.retain(|log| sources.iter().any(|source| is_of(log, source)));
+        logs.retain(|log| source::is_of(&log.backup, &sources, &policies));
     }
     let now = Timestamp::now();
     let rows: Vec<Row> = logs.iter().flat_map(|log| rows(log, now)).collect();
@@ -105,18 +104,6 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &WindowsArgs) -> Result<Exit> 
         }
     }
     Ok(Exit::Done)
-}
-
-/// Whether a log is of a source.
-pub(crate) fn is_of(log: &Recoverable, source: &Source) -> bool {
-    let instance = log.backup.labels().get(labels::INSTANCE).map(String::as_str);
-    match source {
-        Source::Policy(name) => log.backup.spec.backup_policy_name == *name,
-        Source::Workload(name) => log.source == *name,
-        Source::Any(name) => {
-            log.source == *name || log.backup.spec.backup_policy_name == *name || instance == Some(name)
-        }
-    }
 }
 
 /// The error of a source without a log.
@@ -202,7 +189,10 @@ fn table(rows: &[Row], namespaces: bool, wide: bool) -> Table {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use kbbackup_api::v1alpha1::{ActionSet, Backup};
+    use kbbackup_api::{
+        names::labels,
+        v1alpha1::{ActionSet, Backup},
+    };
     use serde_json::{Value, json};
 
     fn backup(name: &str, kind: &str, status: &Value) -> Backup {

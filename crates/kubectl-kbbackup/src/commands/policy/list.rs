@@ -9,7 +9,7 @@ use kbbackup_api::{
 use kube::{ResourceExt, api::ListParams};
 
 use crate::{
-    app::{App, get, list_all},
+    app::{App, named_or_all},
     args::{OutputArgs, SelectArgs},
     error::Result,
     exit::Exit,
@@ -40,17 +40,10 @@ pub(crate) struct ListArgs {
 }
 
 pub(super) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
-    let api = app.scoped::<BackupPolicy>(args.select.all_namespaces);
-    let mut policies = Vec::new();
-    if args.names.is_empty() {
-        let mut params = ListParams::default();
-        params.label_selector.clone_from(&args.select.selector);
-        policies = list_all(&api, params, "policies").await?;
-    } else {
-        for name in &args.names {
-            policies.push(get(&app.here::<BackupPolicy>(), &format!("backuppolicy/{name}")).await?);
-        }
-    }
+    let api = app.scoped::<BackupPolicy>(args.select.all_namespaces && args.names.is_empty());
+    let mut params = ListParams::default();
+    params.label_selector.clone_from(&args.select.selector);
+    let mut policies = named_or_all(&api, "backuppolicy", &args.names, params).await?;
     if !args.source.is_empty() {
         let sources = args.source.iter().map(|source| Source::parse(source)).collect::<Result<Vec<_>>>()?;
         let keep: Vec<Option<String>> =

@@ -6,7 +6,7 @@ use kbbackup_api::v1alpha1::{ActionSet, BackupPolicyTemplate};
 use kube::{ResourceExt, api::ListParams};
 
 use crate::{
-    app::{App, get, list_all},
+    app::{App, named_or_all},
     args::OutputArgs,
     error::Result,
     exit::Exit,
@@ -41,28 +41,13 @@ pub(crate) struct TemplatesArgs {
 }
 
 pub(super) async fn action_sets(ui: &Ui, app: &App, args: &ActionSetsArgs) -> Result<Exit> {
-    let api = app.everywhere::<ActionSet>();
-    let mut sets = Vec::new();
-    if args.names.is_empty() {
-        sets = list_all(&api, ListParams::default(), "action sets").await?;
-    } else {
-        for name in &args.names {
-            sets.push(get(&api, &format!("actionset/{name}")).await?);
-        }
-    }
+    let sets = named_or_all(&app.everywhere::<ActionSet>(), "actionset", &args.names, ListParams::default()).await?;
     show(ui, args.names.len() == 1, &args.output, &sets, |wide| action_set_table(&sets, wide, Timestamp::now()))
 }
 
 pub(super) async fn templates(ui: &Ui, app: &App, args: &TemplatesArgs) -> Result<Exit> {
     let api = app.everywhere::<BackupPolicyTemplate>();
-    let mut templates = Vec::new();
-    if args.names.is_empty() {
-        templates = list_all(&api, ListParams::default(), "templates").await?;
-    } else {
-        for name in &args.names {
-            templates.push(get(&api, &format!("backuppolicytemplate/{name}")).await?);
-        }
-    }
+    let templates = named_or_all(&api, "backuppolicytemplate", &args.names, ListParams::default()).await?;
     show(ui, args.names.len() == 1, &args.output, &templates, |wide| template_table(&templates, wide, Timestamp::now()))
 }
 

@@ -1,19 +1,20 @@
 //! To a point in time: which log, which base, which moment.
 
 use jiff::{Timestamp, tz::TimeZone};
-use kbbackup_api::v1alpha1::Backup;
+use kbbackup_api::v1alpha1::{Backup, BackupPolicy};
 use kbbackup_core::pitr;
+use kube::api::ListParams;
 
 use super::RestoreArgs;
 use crate::{
-    app::{App, get},
+    app::{App, get, list_all},
     ask,
     commands::windows,
     error::{CliError, Result},
     moment::{self, Moment},
     output::human,
     recoverable::{self, Recoverable},
-    source::Source,
+    source::{self, Source},
     ui::Ui,
 };
 
@@ -29,9 +30,10 @@ pub(crate) struct Aim {
 
 /// The logs of a source.
 pub(super) async fn of_source(app: &App, namespace: &str, text: &str) -> Result<Vec<Recoverable>> {
-    let source = Source::parse(text)?;
+    let sources = [Source::parse(text)?];
+    let policies = list_all(&app.within::<BackupPolicy>(namespace), ListParams::default(), "policies").await?;
     let mut logs = recoverable::within(app, namespace).await?;
-    logs.retain(|log| windows::is_of(log, &source));
+    logs.retain(|log| source::is_of(&log.backup, &sources, &policies));
     if logs.is_empty() {
         return Err(windows::none(namespace, text));
     }

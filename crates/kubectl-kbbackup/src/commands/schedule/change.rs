@@ -148,7 +148,7 @@ async fn patched(
         ui.result(&object::text(&whole, write.output.unwrap_or(Format::Yaml))?);
         return Ok(());
     }
-    patch["metadata"] = json!({"resourceVersion": present.resource_version()});
+    as_read(patch, present);
     let params = PatchParams {
         dry_run: write.dry_run == DryRun::Server,
         field_manager: Some(app.field_manager.clone()),
@@ -167,6 +167,11 @@ async fn patched(
     let output = write.output.or((write.dry_run == DryRun::Server).then_some(Format::Yaml));
     let same = written.resource_version() == present.resource_version();
     manifest::announce(ui, &[written], if same { "unchanged" } else { "changed" }, output)
+}
+
+/// Makes a patch one of the object as it was read: the server refuses it when somebody has changed the object since.
+fn as_read(patch: &mut Value, present: &DynamicObject) {
+    patch["metadata"] = json!({"resourceVersion": present.resource_version()});
 }
 
 /// A JSON merge patch (RFC 7396), for a look at its result.
@@ -219,6 +224,14 @@ mod tests {
         assert!(error.why.contains("cluster/pg overrules it") && error.why.contains("snapshot"), "{error}");
         let parameters = Change { parameters: Some(vec![]), ..Change::default() };
         assert!(as_cluster_says(&backup, "pg", &full(), Some(BackupType::Full), &parameters).is_err());
+    }
+
+    #[test]
+    fn a_patch_is_one_of_what_was_read() {
+        let present = json!({"metadata": {"name": "pg", "resourceVersion": "7"}});
+        let mut patch = json!({"spec": {"schedules": []}});
+        as_read(&mut patch, &serde_json::from_value(present).unwrap());
+        assert_eq!(patch, json!({"spec": {"schedules": []}, "metadata": {"resourceVersion": "7"}}));
     }
 
     #[test]
