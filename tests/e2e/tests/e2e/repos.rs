@@ -257,3 +257,54 @@ fn a_repository_in_use_stays_and_says_why_and_each_backup_keeps_its_prefix() {
     end(&cluster, space);
     drop_s3_repo(&cluster, &repo);
 }
+
+#[test]
+fn an_ftp_server_is_a_repository() {
+    let (cluster, space) = begin("ftp").unwrap();
+    let repo = format!("repo-{}", space.name);
+    // Beside the server a container that sees its files.
+    let data = json!([{ "name": "data", "mountPath": "/data" }, { "name": "tmp", "mountPath": "/tmp" }]);
+    let serve = ["/bin/rclone", "serve", "ftp", "--addr", ":2121", "--user", "backup", "--pass", "test-secret"];
+    let more = ["--passive-port", "30000-30100", "--config", "", "/data"];
+    let command = [&serve[..], &more[..]].concat();
+    let server = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "server" }, "spec": {
+        "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
+        "volumes": [{ "name": "data", "emptyDir": {} }, { "name": "tmp", "emptyDir": {} }],
+        "containers": [
+            { "name": "rclone", "image": "kbbackup.test/rclone:1.76.0", "imagePullPolicy": "IfNotPresent",
+                "command": command, "volumeMounts": data,
+                "readinessProbe": { "tcpSocket": { "port": 2121 }, "periodSeconds": 1 } },
+            { "name": "look", "image": fixtures::POSTGRES_IMAGE, "imagePullPolicy": "IfNotPresent",
+                "command": ["sleep", "600"], "volumeMounts": data }] } });
+    space.kubectl.apply(&server.to_string()).unwrap();
+    space.kubectl.run(&["wait", "--for=condition=Ready", "pod/server", "--timeout=120s"]).unwrap();
+    let address = space.kubectl.get(&["pod", "server"]).unwrap()["status"]["podIP"].as_str().unwrap().to_owned();
+    let files = || space.kubectl.run(&["exec", "server", "-c", "look", "--", "find", "/data", "-type", "f"]).unwrap();
+
+    let create = |name: &str, password: &str| {
+        let host = format!("ftpHost={address}");
+        let password = format!("ftpPassword={password}");
+        let to = ["kbbackup", "repo", "create", name, "--provider", "ftp", "--param", &host, "--param", "ftpPort=2121"];
+        cluster.try_run(&[&to[..], &["--param", "ftpUser=backup", "--param", &password, "--wait"]].concat()).unwrap()
+    };
+    let wrong = format!("{repo}-wrong");
+    let refused = create(&wrong, "nonsense");
+    assert_eq!(refused.code, 4, "{}", refused.stderr);
+    assert!(refused.stderr.contains("530"), "{}", refused.stderr);
+    let made = create(&repo, "test-secret");
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    assert_eq!(files(), "", "the check leaves nothing");
+
+    scripted(&space, &repo, 0);
+    start(&space, "one");
+    completed(&space, "one");
+    assert!(files().contains("/.kbbackup/seal.json"), "{}", files());
+    let good = restore(&space, "good", "one");
+    assert_eq!(phase(&good), "Completed", "{}", good["status"]);
+    space.kubectl.run(&["kbbackup", "delete", "one", "--yes", "--timeout", "2m"]).unwrap();
+    assert_eq!(files(), "");
+    for name in [&repo, &wrong] {
+        cluster.run(&["kbbackup", "repo", "delete", name, "--yes"]).unwrap();
+    }
+    end(&cluster, space);
+}

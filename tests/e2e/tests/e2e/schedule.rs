@@ -267,6 +267,23 @@ fn the_commands_of_schedules_do_what_they_say() {
     assert!(cancelled["status"]["failureReason"].as_str().unwrap_or_default().contains("cancelled"));
     assert_eq!(jobs()["items"].as_array().map(Vec::len), Some(0), "its work goes on");
 
+    let set =
+        |words: &[&str]| space.kubectl.try_run(&[&["kbbackup", "policy", "set", "files"], words].concat()).unwrap();
+    space
+        .kubectl
+        .run(&["create", "secret", "generic", "phrase", "--from-literal=key=", "--from-literal=other=x"])
+        .unwrap();
+    let age = ["--encryption-algorithm", "age", "--passphrase-secret"];
+    assert_eq!(set(&["--repo", "nowhere"]).code, 3);
+    assert_eq!(set(&[&age[..], &["missing/key"]].concat()).code, 3);
+    assert_eq!(set(&[&age[..], &["phrase/nothing"]].concat()).code, 2);
+    assert_eq!(set(&[&age[..], &["phrase/key"]].concat()).code, 2, "it is empty");
+    assert_eq!(set(&age[..2]).code, 2, "half an encryption");
+    let policy = || space.kubectl.get(&["backuppolicy", "files"]).unwrap()["spec"].clone();
+    assert_eq!(policy()["encryptionConfig"], Value::Null, "a refusal changed something");
+    assert_eq!(set(&["--backoff-limit", "3"]).code, 0);
+    assert_eq!(policy()["backoffLimit"], 3);
+
     good(&["delete", "policy/files", "--entry", "weekly", "--yes"]);
     assert_eq!(entries().as_array().map(Vec::len), Some(1));
     assert_eq!(run(&["delete", "policy/files"]).code, 6, "nobody was asked");
