@@ -222,8 +222,14 @@ mod tests {
         let off = Change { enabled: Some(false), ..Change::default() };
         let error = as_cluster_says(&backup, "pg", &full(), Some(BackupType::Full), &off).unwrap_err();
         assert!(error.why.contains("cluster/pg overrules it") && error.why.contains("snapshot"), "{error}");
+        let its_own = ClusterBackup { method: Some("full".into()), ..ClusterBackup::default() };
         let parameters = Change { parameters: Some(vec![]), ..Change::default() };
-        assert!(as_cluster_says(&backup, "pg", &full(), Some(BackupType::Full), &parameters).is_err());
+        let error = as_cluster_says(&its_own, "pg", &full(), Some(BackupType::Full), &parameters).unwrap_err();
+        assert!(error.why.contains("no parameters"), "{error}");
+        let retention = Change { retention: Some("3d".into()), ..Change::default() };
+        for kind in [BackupType::Continuous, BackupType::Incremental] {
+            assert!(as_cluster_says(&its_own, "pg", &full(), Some(kind), &retention).is_err(), "{kind}");
+        }
     }
 
     #[test]

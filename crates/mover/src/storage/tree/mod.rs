@@ -2,6 +2,8 @@
 //! repository is built from that here, once for all of them.
 
 mod claim;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use std::sync::Arc;
