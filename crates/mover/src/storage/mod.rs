@@ -2,7 +2,7 @@
 //! tree of files.
 //!
 //! The contract promises things about files that an object store cannot (links, real directories, the exact words of the
-//! operating system), so the file system has an implementation of its own, and so have FTP and WebDAV, where only a rename makes
+//! operating system), so the file system has an implementation of its own, and so have FTP and `WebDAV`, where only a rename makes
 //! an object appear whole; see `FORMAT.md`.
 
 mod certificates;
