@@ -82,8 +82,9 @@ pub enum Next {
     Fail(String),
 }
 
-/// Brings the recorded `actions` of a step up to date. With `serial`, one task runs at a time and a failure ends the
-/// step; else all run at once and a failure waits for the others.
+/// Brings the recorded `actions` of a step up to date. With `serial`, one task runs at a time, its success is on record
+/// before its Job is released and the next begins, and a failure ends the step; else all run at once and a failure waits
+/// for the others.
 pub fn step(
     actions: &mut Vec<RestoreStatusAction>,
     tasks: &[Task],
@@ -124,9 +125,9 @@ pub fn step(
                 action.status = RestoreActionPhase::Completed;
                 action.end_time = Some(stamp(now));
                 action.message.clone_from(&seen.reported);
-                if serial {
-                    release.push(index);
-                }
+                // Its Job goes and the next begins once this is on record: a Job that is gone and not recorded is one
+                // that vanished, and would run again.
+                running |= serial && index + 1 < tasks.len();
             }
             Outcome::Failed { why, .. } => {
                 action.status = RestoreActionPhase::Failed;
@@ -257,7 +258,9 @@ mod tests {
         let mut actions = Vec::new();
         assert_eq!(step(&mut actions, &tasks(2), &[absent(), absent()], true, now()), work(&[0], &[]));
         assert_eq!(step(&mut actions, &tasks(2), &[running(), absent()], true, now()), work(&[], &[]));
-        assert_eq!(step(&mut actions, &tasks(2), &[succeeded(), absent()], true, now()), work(&[1], &[0]));
+        let unrecorded = step(&mut actions, &tasks(2), &[succeeded(), absent()], true, now());
+        assert_eq!(unrecorded, work(&[], &[]), "a Job deleted before its success is on record would run again");
+        assert_eq!(step(&mut actions, &tasks(2), &[absent(), absent()], true, now()), work(&[1], &[0]));
         assert_eq!(step(&mut actions, &tasks(2), &[absent(), succeeded()], true, now()), Next::Done);
         assert!(actions.iter().all(|action| action.status == RestoreActionPhase::Completed));
     }

@@ -252,11 +252,17 @@ async fn behaviour_6_5_serial_frees_the_claim_before_the_next_begins() {
     let fake = sound(restore(claims("Serial", 2), json!({})));
     look(&fake, &fake.context()).await;
     assert_eq!(jobs_made(&fake).len(), 1);
-    let ctx = with_jobs(&fake, &[("demo/jobs/restore-preparedata-12345678-b1-0", "Complete")]);
+    let first = "restore-preparedata-12345678-b1-0";
+    let ctx = with_jobs(&fake, &[(&format!("demo/jobs/{first}"), "Complete")]);
+    fake.writes();
+    look(&fake, &ctx).await;
+    assert_eq!(status(&fake)["actions"]["prepareData"][0]["status"], "Completed");
+    let writes = fake.writes();
+    assert!(!writes.iter().any(|write| write.contains("/jobs")), "its success is on record first: {writes:?}");
     look(&fake, &ctx).await;
     let writes = fake.writes();
     let place = |wanted: &str| writes.iter().position(|write| write == wanted).unwrap_or_else(|| panic!("{writes:?}"));
-    assert!(place("DELETE demo/jobs/restore-preparedata-12345678-b1-0") < place("POST demo/jobs"));
+    assert!(place(&format!("DELETE demo/jobs/{first}")) < place("POST demo/jobs"));
 }
 
 #[tokio::test]
