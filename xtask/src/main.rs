@@ -48,8 +48,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// The top of the repository that xtask was built from.
+/// The top of the checkout that xtask runs for. Clones may share a build directory, and with it the program: the checkout it
+/// was built in counts only when cargo does not say for which it runs.
 fn root() -> PathBuf {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let xtask = Path::new(&xtask);
     xtask.parent().unwrap_or(xtask).to_path_buf()
 }

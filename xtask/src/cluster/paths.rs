@@ -2,15 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::cache;
 
 /// `tests/cluster` of this checkout.
 pub(crate) fn sources() -> Result<PathBuf> {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let dir = xtask.parent().context("xtask has no parent folder")?.join("tests/cluster");
-    anyhow::ensure!(dir.is_dir(), "{} is gone; run xtask in the checkout it was built from", dir.display());
+    let dir = crate::root().join("tests/cluster");
+    anyhow::ensure!(dir.is_dir(), "{} is gone; run xtask by cargo, in a checkout", dir.display());
     Ok(dir)
 }
 
