@@ -216,6 +216,8 @@ impl Site<'_> {
         let mut pod = worker_pod::empty(&Account::Worker, settings);
         worker_pod::run_anywhere(&mut pod, settings);
         pod.containers = vec![container];
+        // The list of a backup's objects may be longer than memory.
+        worker_pod::temporary_files(&mut pod);
         let mut shell = self.shell(names::SEAL_ACTION, false);
         let mut files = vec![("backup.json", BACKUP_NOTE)];
         shell.pod_annotations.insert(BACKUP_NOTE.to_owned(), stored_object(self.backup, self.status));

@@ -144,6 +144,15 @@ pub fn downward_files(pod: &mut PodSpec, files: &[(&str, &str)]) {
     }
 }
 
+/// A place for temporary files; the mover's image has none.
+pub fn temporary_files(pod: &mut PodSpec) {
+    const VOLUME: &str = "tmp";
+    pod.volumes.get_or_insert_default().push(scratch(VOLUME));
+    for container in &mut pod.containers {
+        container.volume_mounts.get_or_insert_default().push(mount(VOLUME, "/tmp"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
