@@ -1,5 +1,6 @@
 //! What every back end must do, as the contract and `FORMAT.md` have it.
 
+mod amount;
 mod backup;
 mod names;
 mod unfinished;
@@ -12,6 +13,7 @@ type Property = fn(&Repository<'_>);
 /// Names are those of the repositories that they are asserted of.
 pub(crate) const PROPERTIES: &[(&str, Property)] = &[
     ("sizes", objects_of_all_sizes_come_back),
+    ("amount", amount::more_than_memory_goes_there_and_back),
     ("names", names::any_name_can_be_used),
     ("listing", listings_show_what_lies_there),
     ("removing", removing_removes_that_and_nothing_else),

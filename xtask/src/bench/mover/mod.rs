@@ -1,7 +1,7 @@
 //! The mover beside `cat`, `zstd`, `rclone` and `restic`: same data, same stores, same minutes.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -23,13 +23,16 @@ pub(crate) struct Args {
     /// The server that all S3 clients talk to
     #[arg(long, value_enum, default_value_t = site::Server::Versitygw)]
     server: site::Server,
+    /// Where data and stores lie: a disk shows what the disk can do, a file system in memory what the programs can
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    on: PathBuf,
     /// Only what has this in its name, for example "local random push"
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
 }
 
 pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
-    let site = site::Site::prepare(root, args.size << 20, args.server)?;
+    let site = site::Site::prepare(root, args)?;
     let cases: Vec<_> = cases::all().into_iter().filter(|case| case.id().contains(&args.only)).collect();
     let mut best: HashMap<String, Measured> = HashMap::new();
     for round in 1..=args.runs {

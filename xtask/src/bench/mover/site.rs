@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
+use super::Args;
 use crate::bench::run::measure;
 use crate::cluster::{go, sh};
 use crate::{artifacts, ui};
@@ -39,11 +40,11 @@ pub(super) struct Site {
 }
 
 impl Site {
-    pub(super) fn prepare(root: &Path, size: u64, server: Server) -> Result<Self> {
+    pub(super) fn prepare(root: &Path, args: &Args) -> Result<Self> {
+        let (size, server) = (args.size << 20, args.server);
         let mover = ui::long_step("build the mover", || artifacts::mover(root))?;
         let (rclone, restic, versitygw) = (go::BENCH_RCLONE.path()?, go::RESTIC.path()?, go::VERSITYGW.path()?);
-        // Not below /tmp, which may be memory.
-        let dir = tempfile::tempdir_in("/var/tmp")?;
+        let dir = tempfile::tempdir_in(&args.on)?;
         for name in ["data", "local", "s3"] {
             std::fs::create_dir(dir.path().join(name))?;
         }
@@ -128,6 +129,12 @@ impl Site {
         command
     }
 
+    /// Type of the file system that holds everything.
+    fn file_system(&self) -> String {
+        let asked = Command::new("stat").args(["-f", "-c", "%T"]).arg(self.dir.path()).output();
+        asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    }
+
     /// What was measured, on what.
     pub(super) fn versions(&self) -> Vec<String> {
         let first = |program: &Path, arg: &str| {
@@ -152,6 +159,7 @@ impl Site {
             first(Path::new("cat"), "--version"),
             first(Path::new("curl"), "--version"),
             format!("S3 server: {server}"),
+            format!("file system: {}", self.file_system()),
             format!(
                 "{cores} cores {}, Linux {}",
                 cpu.trim_start_matches([':', ' ', '\t']),

@@ -124,12 +124,22 @@ impl Repository<'_> {
         self.server.traits
     }
 
+    /// Path of the mover's configuration file.
+    pub(crate) fn conf(&self) -> &str {
+        self.conf.to_str().unwrap()
+    }
+
+    /// Path of the certificate that the mover has to trust.
+    pub(crate) fn certificate(&self) -> Option<&str> {
+        self.server.certificate.as_ref().map(|certificate| certificate.cert.as_str())
+    }
+
     pub(crate) fn run(&self, args: &[&str]) -> Run {
-        let mut all = vec!["-c", self.conf.to_str().unwrap()];
+        let mut all = vec!["-c", self.conf()];
         all.extend(args);
         let run = Run::new(&all);
-        match &self.server.certificate {
-            Some(certificate) => run.env("SSL_CERT_FILE", &certificate.cert),
+        match self.certificate() {
+            Some(certificate) => run.env("SSL_CERT_FILE", certificate),
             None => run,
         }
     }
