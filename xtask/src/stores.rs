@@ -1,4 +1,5 @@
-//! The mover's conformance suite against servers that are not ours, each built from its published sources.
+//! The mover's conformance suite, and what else needs a server, against servers that are not ours: built from their published
+//! sources, or Debian's.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,8 +13,10 @@ use crate::ui;
 /// Runs the part of the suite that needs these servers; the rest runs with the unit tests.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-mover", "--test", "conformance"]);
-    command.args(["--", "--ignored"]).env("KBBACKUP_TEST_SERVERS", servers(root)?);
+    command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-mover"]);
+    command
+        .args(["--test", "conformance", "--test", "sftp", "--", "--ignored"])
+        .env("KBBACKUP_TEST_SERVERS", servers(root)?);
     ensure!(command.status().context("cannot run cargo")?.success(), "a back end does not do what it must");
     Ok(())
 }
@@ -26,7 +29,13 @@ fn servers(root: &Path) -> Result<PathBuf> {
     for program in [go::VERSITYGW, go::RCLONE] {
         link(&program.path()?, &folder.join(program.name))?;
     }
-    link(&debian("vsftpd", &["vsftpd", "libwrap0"], "usr/sbin/vsftpd")?, &folder.join("vsftpd"))?;
+    for (name, packages, program) in [
+        ("vsftpd", &["vsftpd", "libwrap0"][..], "usr/sbin/vsftpd"),
+        ("sshd", &["openssh-server", "libwrap0"], "usr/sbin/sshd"),
+        ("ssh-keygen", &["openssh-client"], "usr/bin/ssh-keygen"),
+    ] {
+        link(&debian(name, packages, program)?, &folder.join(name))?;
+    }
     Ok(folder)
 }
 

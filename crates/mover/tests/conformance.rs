@@ -79,6 +79,18 @@ fn vsftpd_with_implicit_tls() {
 
 #[test]
 #[ignore = "needs a server: cargo xtask test stores"]
+fn sshd() {
+    conforms(&Server::sshd());
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn rclone_sftp() {
+    conforms(&Server::rclone_sftp());
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
 fn rclone_webdav() {
     conforms(&Server::rclone_webdav(false));
 }

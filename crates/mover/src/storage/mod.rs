@@ -2,8 +2,8 @@
 //! tree of files.
 //!
 //! The contract promises things about files that an object store cannot (links, real directories, the exact words of the
-//! operating system), so the file system has an implementation of its own, and so have FTP and `WebDAV`, where only a rename makes
-//! an object appear whole; see `FORMAT.md`.
+//! operating system), so the file system has an implementation of its own, and so have FTP, SFTP and `WebDAV`, where only a rename
+//! makes an object appear whole; see `FORMAT.md`.
 
 mod certificates;
 mod cloud;
@@ -15,6 +15,7 @@ mod leftovers;
 mod local;
 mod remote;
 mod s3;
+mod sftp;
 mod transport;
 mod tree;
 mod upload;
@@ -96,10 +97,7 @@ impl Store {
             Some("google cloud storage" | "gcs") => cloud::gcs(&options).map(Self::remote),
             Some("ftp") => ftp::open(&options).map(Self::Tree),
             Some("webdav") => webdav::open(&options).map(Self::Tree),
-            Some("sftp") => Err(Error::other(
-                "the back end \"sftp\" is not supported by this mover \
-                 (supported: local, s3, azureblob, google cloud storage, ftp, webdav)",
-            )),
+            Some("sftp") => sftp::open(&options).map(Self::Tree),
             Some(other) => Err(Error::other(format!("didn't find backend called {other:?}"))),
         }
     }
@@ -419,7 +417,7 @@ mod tests {
             assert!(opened.is_ok(), "{text}: {}", opened.err().unwrap());
         }
         for (text, says) in [
-            ("type = sftp\nhost = h\n", "\"sftp\" is not supported"),
+            ("type = sftp\nport = 22\n", "host is missing"),
             ("type = webdav\nuser = u\n", "url is missing"),
             ("type = webdav\nurl = http://h/\nvendor = sharepoint-ntlm\n", "sharepoint-ntlm cannot be used"),
             ("type = webdav\nurl = http://h/\nurI = x\n", "unknown key \"urI\""),

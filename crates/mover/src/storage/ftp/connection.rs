@@ -16,7 +16,7 @@ use super::Settings;
 use crate::error::{Cause, Error, Result};
 use crate::output;
 use crate::storage::connect::tend;
-use crate::storage::tree::Item;
+use crate::storage::tree::{Item, said};
 
 /// A listing that rests for so long has failed.
 const IDLE: Duration = Duration::from_mins(1);
@@ -318,20 +318,11 @@ pub(super) fn fault(error: &FtpError) -> Error {
         FtpError::SecureError(text) => Error::new(Cause::Tls, format!("ftp: TLS: {text}")),
         FtpError::UnexpectedResponse(response) => {
             let text = String::from_utf8_lossy(&response.body).trim().replace(['\r', '\n'], " ");
-            let lower = text.to_lowercase();
-            let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
             let cause = match response.status.code() {
                 421 | 425 | 426 => Cause::Unreachable,
                 430 | 530 | 532 => Cause::AccessDenied,
                 452 | 552 => Cause::NoSpace,
-                _ if says(&["denied", "not permitted", "permission"]) => Cause::AccessDenied,
-                _ if says(&["no space", "quota", "disk full"]) => Cause::NoSpace,
-                _ if says(&["read-only", "read only"]) => Cause::ReadOnly,
-                _ if says(&["not empty"]) => Cause::NotEmpty,
-                _ if says(&["not a directory"]) => Cause::NotDirectory,
-                _ if says(&["no such", "not found", "not exist", "doesn't exist"]) => Cause::NotFound,
-                _ if says(&["exist"]) => Cause::Exists,
-                _ => Cause::Other,
+                _ => said(&text),
             };
             Error::new(cause, format!("ftp: the server answered {text}"))
         }

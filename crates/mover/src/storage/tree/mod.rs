@@ -5,6 +5,7 @@ mod claim;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod words;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 
 pub(crate) use transfer::{TreeReader, TreeWriter};
+pub(super) use words::said;
 
 use super::{Depth, Each, Entry, Found, TEMPORARY, Visit, is_hidden, no_directory};
 use crate::error::{Cause, Error, Result};

@@ -5,6 +5,7 @@
 mod http;
 mod process;
 mod rclone;
+pub(crate) mod sshd;
 mod vsftpd;
 
 use std::fs;

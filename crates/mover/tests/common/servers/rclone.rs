@@ -10,6 +10,8 @@ use super::{Process, Server, Traits};
 
 /// It makes a directory that exists with success, so that nobody can be first.
 const FTP: Traits = Traits { once: false, ..Traits::FTP };
+/// And gives no file a second name.
+const SFTP: Traits = Traits { once: false, ..Traits::TREE };
 
 /// A folder for a server's files, and the start of a command that serves it by a protocol.
 fn rclone(protocol: &str, port: u16, options: &[&str]) -> (TempDir, Process) {
@@ -67,6 +69,15 @@ impl Server {
         let conf = format!("type = ftp\nhost = 127.0.0.1\nport = {port}\nuser = u\npass.need_obscure = pw\n{more}");
         let disk = dir.path().join("data");
         Self::new(conf, "", Some(disk), FTP, dir, process)
+    }
+
+    /// SFTP with a password, by a server without most extensions.
+    pub(crate) fn rclone_sftp() -> Self {
+        let port = free_port();
+        let (dir, process) = rclone("sftp", port, &["--user", "u", "--pass", "pw"]);
+        let conf = format!("type = sftp\nhost = 127.0.0.1\nport = {port}\nuser = u\npass.need_obscure = pw\n");
+        let disk = dir.path().join("data");
+        Self::new(conf, "", Some(disk), SFTP, dir, process)
     }
 }
 
