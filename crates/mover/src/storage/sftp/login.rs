@@ -162,7 +162,8 @@ async fn log_in(handle: &mut Handle<Watch>, settings: &Settings) -> Result<()> {
             AuthResult::Failure { remaining_methods, .. } => offered = remaining_methods,
         }
     }
-    if handle.is_closed() {
+    // Many servers hang up on who is wrong; to ask again would only lock a user out.
+    if tried.is_empty() && handle.is_closed() {
         return Err(Error::new(Cause::Unreachable, "sftp: the server ended the connection during the login"));
     }
     Err(Error::new(Cause::AccessDenied, refused(user, &tried, &offered)))
@@ -175,7 +176,8 @@ fn refused(user: &str, tried: &[&str], offered: &MethodSet) -> String {
     } else {
         format!("tried {}", tried.join(", "))
     };
-    format!("sftp: the server does not let {user:?} in: {tried}; it takes {}", offered.join(", "))
+    let takes = if offered.is_empty() { String::new() } else { format!("; it takes {}", offered.join(", ")) };
+    format!("sftp: the server does not let {user:?} in: {tried}{takes}")
 }
 
 async fn attempt(handle: &mut Handle<Watch>, user: &str, way: Way) -> Result<AuthResult> {

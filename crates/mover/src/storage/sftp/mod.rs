@@ -6,6 +6,8 @@ mod login;
 mod requests;
 mod session;
 mod space;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod wire;
 
