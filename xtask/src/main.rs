@@ -11,6 +11,7 @@ mod chart;
 mod cluster;
 mod codegen;
 mod demo;
+mod deny;
 mod metrics;
 mod program;
 mod site;

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::{self, Options, s3};
-use crate::{chart, codegen, metrics, program, site, stores, ui};
+use crate::{chart, codegen, deny, metrics, program, site, stores, ui};
 
 /// Runs the tests: all of them, or the kinds named
 #[derive(clap::Args)]
@@ -33,6 +33,8 @@ enum Kind {
     Fmt,
     /// Lints, as errors
     Clippy,
+    /// Licences, sources and advisories of the dependencies
+    Deny,
     /// Tests without a cluster
     Unit,
     /// The mover against servers that are not ours
@@ -54,6 +56,7 @@ impl Kind {
         match self {
             Self::Fmt => "formatting",
             Self::Clippy => "lints",
+            Self::Deny => "dependencies",
             Self::Unit => "tests without a cluster",
             Self::Stores => "the mover against other people's servers",
             Self::Codegen => "generated files",
@@ -65,10 +68,11 @@ impl Kind {
     }
 }
 
-const ALL: [Kind; 9] = [
+const ALL: [Kind; 10] = [
     Kind::Fmt,
     Kind::Codegen,
     Kind::Clippy,
+    Kind::Deny,
     Kind::Unit,
     Kind::Stores,
     Kind::Chart,
@@ -87,6 +91,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
             Kind::Clippy => {
                 cargo(root, &["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
             }
+            Kind::Deny => deny::check(root),
             Kind::Unit => units(root, args.soak),
             Kind::Stores => stores::check(root),
             Kind::Chart => chart::check(root),
