@@ -5,7 +5,8 @@
 mod common;
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{self, Read};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::thread;
@@ -194,4 +195,52 @@ fn a_server_that_says_nothing_is_named_within_half_a_minute() {
     drop(listener);
     let gone = fails(&["list"], run(dir.path(), &lines, &["list", "/"]));
     assert!(gone.contains("cannot be reached") && gone.contains("connection refused"), "{gone}");
+}
+
+/// Hands bytes on between a client and a server, and hangs up once after so many from the server.
+fn relay(port: u16, hang_up_after: usize) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut left = Some(hang_up_after);
+        for client in listener.incoming() {
+            let (mut client, left) = (client.unwrap(), left.take());
+            let mut server = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || drop(io::copy(&mut from, &mut to)));
+            thread::spawn(move || {
+                let limit = left.unwrap_or(usize::MAX) as u64;
+                let _ = io::copy(&mut (&mut server).take(limit), &mut client);
+                let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+            });
+        }
+    });
+    address.port()
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn a_broken_connection_costs_a_pull_nothing_and_a_push_its_object() {
+    let sshd = Sshd::start("");
+    let lines = format!("{}{}", sshd.address, usual(&sshd));
+    let bytes = pseudo_random(20 << 20);
+    run(&sshd.dir, &lines, &["push", "-", "object"]).stdin(&bytes).succeeds();
+    let through = |hang_up_after: usize| {
+        let port = relay(sshd.port, hang_up_after);
+        let line = fs::read_to_string(sshd.dir.join("known")).unwrap();
+        let known = line.replace(&sshd.port.to_string(), &port.to_string());
+        fs::write(sshd.dir.join(format!("known-{port}")), known).unwrap();
+        lines
+            .replace(&format!("port = {}", sshd.port), &format!("port = {port}"))
+            .replace("/known", &format!("/known-{port}"))
+    };
+    let pulled = run(&sshd.dir, &through(9 << 20), &["pull", "object", "-"]).succeeds();
+    assert!(pulled == bytes);
+    // Answers to a push are small.
+    let said = run(&sshd.dir, &through(7000), &["push", "-", "object"]).stdin(&bytes[1..]).fails();
+    assert!(said.contains("the server ended the connection") || said.contains("the connection broke"), "{said}");
+    assert!(run(&sshd.dir, &lines, &["pull", "object", "-"]).succeeds() == bytes);
+    assert_eq!(fs::read_dir(sshd.dir.join("data")).unwrap().count(), 1);
+    // One that breaks between two questions is made anew.
+    run(&sshd.dir, &through(3500), &["list", "-r", "/"]).succeeds();
 }

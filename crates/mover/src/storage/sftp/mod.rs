@@ -42,12 +42,7 @@ const PARALLEL: usize = 8;
 const WINDOW: usize = 4 << 20;
 
 pub(super) fn open(options: &Options<'_>) -> Result<Tree> {
-    let sftp = Sftp(Arc::new(Inner {
-        settings: keys::settings(options)?,
-        transfers: keys::transfers(options)?,
-        session: Mutex::new(None),
-    }));
-    Ok(Tree::new(sftp, options.text("root").unwrap_or_default()))
+    Ok(Tree::new(Sftp::new(options)?, options.text("root").unwrap_or_default()))
 }
 
 /// How files are moved.
@@ -77,27 +72,52 @@ struct Sftp(Arc<Inner>);
 struct Inner {
     settings: Settings,
     transfers: Transfers,
-    session: Mutex<Option<Arc<Session>>>,
+    session: Mutex<Held>,
+}
+
+/// What came of the last try to connect.
+enum Held {
+    Nothing,
+    Session(Arc<Session>),
+    Failed(Instant, Error),
 }
 
 type Answer<'s, T> = BoxFuture<'s, wire::Result<T>>;
 type Ask<T> = for<'s> fn(&'s Session, &'s [&'s str]) -> Answer<'s, T>;
 
 impl Sftp {
-    /// The session, a new one when there is none that works.
+    fn new(options: &Options<'_>) -> Result<Self> {
+        let (settings, transfers) = (keys::settings(options)?, keys::transfers(options)?);
+        Ok(Self(Arc::new(Inner { settings, transfers, session: Mutex::new(Held::Nothing) })))
+    }
+
+    /// The session, a new one when there is none that works. Those who wait while one is made share how that ends.
     async fn session(&self) -> Result<Arc<Session>> {
+        let began = Instant::now();
         let mut held = self.0.session.lock().await;
-        if let Some(session) = held.as_ref().filter(|session| !session.is_broken()) {
-            return Ok(session.clone());
+        match &*held {
+            Held::Session(session) if !session.is_broken() => return Ok(session.clone()),
+            Held::Failed(at, error) if *at > began => return Err(error.clone()),
+            _ => {}
         }
-        *held = None;
-        let session = timeout(LOGIN, connect(&self.0.settings)).await.unwrap_or_else(|_| {
+        *held = Held::Nothing;
+        let made = timeout(LOGIN, connect(&self.0.settings)).await.unwrap_or_else(|_| {
             Err(Error::new(
                 Cause::Unreachable,
                 format!("sftp: the server did not let us in within {} seconds", LOGIN.as_secs()),
             ))
-        })?;
-        Ok(held.insert(Arc::new(session)).clone())
+        });
+        match made {
+            Ok(session) => {
+                let session = Arc::new(session);
+                *held = Held::Session(session.clone());
+                Ok(session)
+            }
+            Err(error) => {
+                *held = Held::Failed(Instant::now(), error.clone());
+                Err(error)
+            }
+        }
     }
 
     async fn try_once<T>(&self, args: &[&str], ask: Ask<T>) -> Result<(Arc<Session>, T)> {

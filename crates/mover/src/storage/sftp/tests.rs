@@ -106,3 +106,24 @@ async fn a_password_is_given_in_the_way_that_the_server_asks_for_it() {
         assert!(!outside.text.contains("wrong"), "{outside}");
     }
 }
+
+#[tokio::test]
+async fn those_who_wait_for_a_connection_share_how_that_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (count, counted) = tokio::sync::watch::channel(0);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // Long enough for all to wait for it.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            drop(stream);
+            count.send_modify(|count| *count += 1);
+        }
+    });
+    let ini = Ini::parse(&format!("[storage]\ntype = sftp\nhost = 127.0.0.1\nport = {port}\nuser = u\n")).unwrap();
+    let sftp = Sftp::new(&Options::new(&ini)).unwrap();
+    let asked = futures::future::join_all((0..PARALLEL).map(|_| sftp.stat("x"))).await;
+    assert!(asked.iter().all(|answer| answer.as_ref().is_err_and(|error| error.is(Cause::Unreachable))));
+    assert_eq!(*counted.borrow(), TRIES);
+}

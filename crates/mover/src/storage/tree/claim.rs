@@ -13,6 +13,8 @@ use crate::storage::TEMPORARY;
 const PAUSE: Duration = Duration::from_millis(200);
 /// A claim is held for a few requests; one that stays for so long has lost its owner.
 const PATIENCE: usize = 150;
+/// How often a directory may be refused without a reason.
+const TAKES: usize = 4;
 
 /// Renames `from` to `to` unless `to` exists. Returns whether it was renamed; if not, `from` is still there.
 pub(super) async fn rename_new(files: &dyn Files, from: &str, to: &str) -> Result<bool> {
@@ -25,7 +27,7 @@ pub(super) async fn rename_new(files: &dyn Files, from: &str, to: &str) -> Resul
         if files.stat(to).await?.is_some() {
             return Ok(false);
         }
-        if files.mkdir(&claim).await? {
+        if take(files, &claim).await? {
             let outcome = match files.stat(to).await {
                 Ok(Some(_)) => Ok(false),
                 Ok(None) => files.rename(from, to).await.map(|()| true),
@@ -49,6 +51,18 @@ pub(super) async fn rename_new(files: &dyn Files, from: &str, to: &str) -> Resul
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Makes the directory, unless somebody has. A refusal because it existed cannot be told from others once its owner has
+/// removed it, so it is asked again.
+async fn take(files: &dyn Files, claim: &str) -> Result<bool> {
+    for _ in 1..TAKES {
+        match files.mkdir(claim).await {
+            Err(error) if error.is(Cause::Other) => {}
+            done => return done,
+        }
+    }
+    files.mkdir(claim).await
 }
 
 fn claim_of(path: &str) -> String {

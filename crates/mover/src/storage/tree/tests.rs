@@ -12,6 +12,8 @@ struct Faults {
     keeps: Option<usize>,
     /// The answer to the first rename is lost; the rename has happened.
     loses_rename: bool,
+    /// So many directories are refused without a reason.
+    refuses: usize,
     /// The first download breaks behind so many bytes.
     breaks_at: Option<usize>,
     /// And the file is another by then.
@@ -136,7 +138,12 @@ impl Files for Server {
 
     async fn mkdir(&self, path: &str) -> Result<bool> {
         tokio::task::yield_now().await;
-        Ok(self.disk().dirs.insert(path.to_owned()))
+        let mut disk = self.disk();
+        if disk.faults.refuses > 0 {
+            disk.faults.refuses -= 1;
+            return Err(Error::other("create directory operation failed"));
+        }
+        Ok(disk.dirs.insert(path.to_owned()))
     }
 
     async fn rmdir(&self, path: &str) -> Result<()> {
@@ -192,6 +199,15 @@ async fn of_two_that_create_at_once_one_is_first() {
     assert_eq!(server.names(), ["seal"]);
     assert_eq!(pull(&tree, "seal").await.unwrap(), if left { &b"left"[..] } else { b"right" });
     assert!(server.disk().dirs.is_empty(), "a claim stayed");
+}
+
+/// As when a claim goes between a refusal and the look for its reason.
+#[tokio::test]
+async fn a_claim_that_is_refused_without_a_reason_is_tried_again() {
+    for (refuses, stored) in [(3, true), (usize::MAX, false)] {
+        let tree = Tree::new(Server::with(Faults { refuses, ..Faults::default() }), "");
+        assert_eq!(tree.put_new("seal", Bytes::from_static(b"x")).await.is_ok(), stored, "{refuses}");
+    }
 }
 
 #[tokio::test]
