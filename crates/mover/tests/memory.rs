@@ -19,7 +19,7 @@ fn conf(dir: &tempfile::TempDir, address: &str) -> String {
     let path = dir.path().join("conf");
     let text = format!(
         "[storage]\ntype = s3\nprovider = Other\nendpoint = http://{address}\nroot = bucket\n\
-         access_key_id = test-key\nsecret_access_key = test-secret\n"
+         access_key_id = TESTKEYOFOURTESTS\nsecret_access_key = test-secret\n"
     );
     fs::write(&path, text).unwrap();
     format!("-c {}", path.display())

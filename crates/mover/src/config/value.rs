@@ -76,6 +76,29 @@ impl<'a> Options<'a> {
             .ok_or_else(|| Error::other(format!("couldn't parse config item {key:?} = {text:?} as a duration")))
     }
 
+    /// The container or bucket of `root`, and the prefix behind it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn container(&self, kind: &str) -> Result<(&'a str, &'a str)> {
+        let root = self.text("root").unwrap_or_default().trim_matches('/');
+        let (container, prefix) = root.split_once('/').unwrap_or((root, ""));
+        if container.is_empty() {
+            return Err(Error::other(format!("{kind}: root must name a container, optionally followed by /prefix")));
+        }
+        Ok((container, prefix))
+    }
+
+    /// Refuses keys that nobody knows, and those that are known and cannot be honoured.
+    ///
+    /// # Errors
+    /// Names the key and says why.
+    pub(crate) fn permit(&self, kind: &str, used: &[&str], ignored: &[&str], refused: &[(&str, &str)]) -> Result<()> {
+        let known: Vec<&str> = used.iter().chain(ignored).chain(refused.iter().map(|(key, _)| key)).copied().collect();
+        self.refuse_unknown(kind, &known)?;
+        self.refuse(kind, refused)
+    }
+
     /// Refuses keys that are known, are set to something, and cannot be honoured.
     ///
     /// # Errors

@@ -5,10 +5,11 @@
 //! operating system), so the file system has an implementation of its own, and so have FTP, SFTP and `WebDAV`, where only a rename
 //! makes an object appear whole; see `FORMAT.md`.
 
+mod azure;
 mod certificates;
-mod cloud;
 mod connect;
 mod ftp;
+mod gcs;
 mod held;
 mod http;
 mod leftovers;
@@ -93,8 +94,8 @@ impl Store {
             None => Err(Error::other("didn't find section in config file (\"backend\")")),
             Some("local") => Local::open(&options).map(Self::Local),
             Some("s3") => s3::open(&options).map(Self::remote),
-            Some("azureblob") => cloud::azure(&options).map(Self::remote),
-            Some("google cloud storage" | "gcs") => cloud::gcs(&options).map(Self::remote),
+            Some("azureblob") => azure::open(&options).map(Self::remote),
+            Some("google cloud storage" | "gcs") => gcs::open(&options).map(Self::remote),
             Some("ftp") => ftp::open(&options).map(Self::Tree),
             Some("webdav") => webdav::open(&options).map(Self::Tree),
             Some("sftp") => sftp::open(&options).map(Self::Tree),

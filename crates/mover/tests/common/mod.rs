@@ -4,6 +4,7 @@
 pub(crate) mod servers;
 
 pub(crate) mod disk;
+pub(crate) mod lender;
 pub(crate) mod lister;
 pub(crate) mod memory;
 pub(crate) mod proxy;
@@ -107,6 +108,11 @@ impl Run {
     /// Starts the mover without input.
     pub(crate) fn spawn(mut self) -> Child {
         self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Starts the mover with its input left to the caller.
+    pub(crate) fn spawn_piped(mut self) -> Child {
+        self.command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
     /// Starts the mover and feeds it in the background.
@@ -220,7 +226,7 @@ impl Endpoint {
         let conf = [
             ("type", "s3"),
             ("provider", "Other"),
-            ("access_key_id", "test-key"),
+            ("access_key_id", "TESTKEYOFOURTESTS"),
             ("secret_access_key", "test-secret"),
             ("endpoint", &format!("http://{address}")),
             ("root", "bucket"),
@@ -298,7 +304,7 @@ fn serve(root: &std::path::Path, listen: &str) -> (Child, String) {
     std::fs::create_dir_all(root).unwrap();
     let mut child = Command::new(BIN)
         .args(["serve", "--root", root.to_str().unwrap(), "--listen", listen, "--bucket", "bucket"])
-        .env("KBBACKUP_SERVE_ACCESS_KEY_ID", "test-key")
+        .env("KBBACKUP_SERVE_ACCESS_KEY_ID", "TESTKEYOFOURTESTS")
         .env("KBBACKUP_SERVE_SECRET_ACCESS_KEY", "test-secret")
         .stderr(Stdio::piped())
         .spawn()
