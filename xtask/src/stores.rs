@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::cache::{self, Key};
-use crate::cluster::{go, sh};
+use crate::cluster::{debian, go, sh};
 use crate::ui;
 
 /// Runs the part of the suite that needs these servers; the rest runs with the unit tests.
@@ -29,6 +29,7 @@ fn servers(root: &Path) -> Result<PathBuf> {
     for program in [go::VERSITYGW, go::RCLONE] {
         link(&program.path()?, &folder.join(program.name))?;
     }
+    link(&azurite()?, &folder.join("azurite"))?;
     for (name, packages, program) in [
         ("vsftpd", &["vsftpd", "libwrap0"][..], "usr/sbin/vsftpd"),
         ("sshd", &["openssh-server", "libwrap0"], "usr/sbin/sshd"),
@@ -59,13 +60,35 @@ fn debian(name: &str, packages: &[&str], program: &str) -> Result<PathBuf> {
                         std::fs::remove_file(&file)?;
                     }
                 }
-                let start = dir.join(name);
-                std::fs::write(&start, &script)?;
-                std::fs::set_permissions(&start, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-                Ok(())
+                write_script(&dir.join(name), &script)
             })
         })?;
     Ok(folder.join(name))
+}
+
+/// Microsoft's emulator of Azure Blob Storage, from npm. Returns the path of a script that runs it.
+fn azurite() -> Result<PathBuf> {
+    const PACKAGE: &str = "azurite@3.35.0";
+    const SCRIPT: &str = "#!/bin/sh\nhere=$(dirname \"$(readlink -f \"$0\")\")\n\
+                          exec node \"$here/node_modules/azurite/dist/src/blob/main.js\" \"$@\"\n";
+    if Command::new("npm").arg("--version").output().is_err() {
+        debian::install(&["nodejs", "npm"]).context("npm fetches azurite, and Node.js 18 or newer runs it")?;
+    }
+    let folder = cache::artefact("bin", "azurite", &Key::default().text(PACKAGE).text(SCRIPT).finish(), |dir| {
+        ui::long_step("fetch azurite", || {
+            std::fs::create_dir_all(dir)?;
+            let mut npm = sh::command("npm", ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]);
+            sh::output(npm.arg(dir).arg(PACKAGE))?;
+            write_script(&dir.join("azurite"), SCRIPT)
+        })
+    })?;
+    Ok(folder.join("azurite"))
+}
+
+fn write_script(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text)?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(())
 }
 
 fn link(program: &Path, name: &Path) -> Result<()> {

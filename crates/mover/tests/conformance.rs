@@ -7,7 +7,7 @@ mod properties;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use common::servers::{Server, Tls};
+use common::servers::{Certificate, Server, Tls};
 use properties::PROPERTIES;
 
 /// Asserts every property, each of a repository of its own, and names those that do not hold.
@@ -37,7 +37,29 @@ fn serve() {
 #[test]
 #[ignore = "needs a server: cargo xtask test stores"]
 fn versitygw() {
-    conforms(&Server::versitygw());
+    conforms(&Server::versitygw(false));
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn versitygw_with_tls() {
+    let server = Server::versitygw(true);
+    conforms(&server);
+    let repository = server.repository("trust");
+    let strange = Certificate::new();
+    for certificates in [None, Some(strange.cert.as_str())] {
+        let error = repository.run_trusting(certificates, "", &["check"]).fails();
+        assert!(error.contains("invalid peer certificate"), "{error}");
+        repository.run_trusting(certificates, "no_check_certificate = true\n", &["check"]).succeeds();
+    }
+    let error = repository.run_trusting(Some("/no/such/file"), "", &["check"]).fails();
+    assert!(error.contains("SSL_CERT_FILE"), "{error}");
+}
+
+#[test]
+#[ignore = "needs a server: cargo xtask test stores"]
+fn azurite() {
+    conforms(&Server::azurite());
 }
 
 #[test]

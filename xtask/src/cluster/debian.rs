@@ -32,13 +32,18 @@ pub(crate) fn ensure() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    install(&missing)
+}
+
+/// Installs packages.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let log = cache::root()?.join("logs");
     std::fs::create_dir_all(&log)?;
     let log = log.join("apt.log");
-    ui::long_step(&format!("install {}", missing.join(" ")), || {
+    ui::long_step(&format!("install {}", packages.join(" ")), || {
         sh::logged(&mut sh::command("apt-get", ["update", "-q"]), &log)?;
         let mut install = sh::command("apt-get", ["install", "-q", "-y", "--no-install-recommends"]);
-        install.args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+        install.args(packages).env("DEBIAN_FRONTEND", "noninteractive");
         sh::logged(&mut install, &log)
     })
 }

@@ -14,7 +14,7 @@ use crate::ui;
 
 mod addons;
 pub(crate) mod cache;
-mod debian;
+pub(crate) mod debian;
 mod external;
 pub(crate) mod go;
 mod host;

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -18,7 +20,7 @@ pub(crate) struct Signer<'a> {
 impl Signer<'_> {
     /// The right one, now.
     pub(crate) fn right() -> Self {
-        Self { key: "test-key", secret: "test-secret", at: Timestamp::now() }
+        Self { key: "TESTKEYOFOURTESTS", secret: "test-secret", at: Timestamp::now() }
     }
 
     fn time(&self) -> String {
@@ -65,6 +67,34 @@ impl Signer<'_> {
         );
         let canonical = format!("{method}\n{path}\n{query}\nhost:{address}\n\nhost\nUNSIGNED-PAYLOAD");
         format!("{query}&X-Amz-Signature={}", self.sign(&canonical))
+    }
+}
+
+/// An account of Azure Storage, and its key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AzureAccount {
+    name: &'static str,
+    key: &'static str,
+}
+
+impl AzureAccount {
+    /// The one that every emulator has.
+    pub(crate) const EMULATOR: Self = Self {
+        name: "devstoreaccount1",
+        key: "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+    };
+
+    /// Headers of a request that creates a container on an emulator, where the account is a part of the path.
+    pub(crate) fn creating_a_container(self, container: &str) -> String {
+        let name = self.name;
+        let date = Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
+        // Verb, eleven headers that are not there, ours, and the resource with its query.
+        let text = format!(
+            "PUT{}x-ms-date:{date}\nx-ms-version:2021-08-06\n/{name}/{name}/{container}\nrestype:container",
+            "\n".repeat(12)
+        );
+        let signature = STANDARD.encode(hmac(&STANDARD.decode(self.key).unwrap(), text.as_bytes()));
+        format!("x-ms-date: {date}\r\nx-ms-version: 2021-08-06\r\nauthorization: SharedKey {name}:{signature}\r\n")
     }
 }
 

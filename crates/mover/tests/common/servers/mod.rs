@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 pub(crate) use process::Process;
+pub(crate) use rclone::Certificate;
 pub(crate) use vsftpd::Tls;
 
 use super::{Endpoint, Run};
@@ -141,6 +142,20 @@ impl Repository<'_> {
         let run = Run::new(&all);
         match self.certificate() {
             Some(certificate) => run.env("SSL_CERT_FILE", certificate),
+            None => run,
+        }
+    }
+
+    /// The same for a client that trusts these certificates, or only those that everybody trusts, with more lines for the
+    /// configuration.
+    pub(crate) fn run_trusting(&self, certificates: Option<&str>, more: &str, args: &[&str]) -> Run {
+        let conf = self.server.dir.path().join(format!("{}-trusting.conf", self.name));
+        fs::write(&conf, fs::read_to_string(&self.conf).unwrap() + more).unwrap();
+        let mut all = vec!["-c", conf.to_str().unwrap()];
+        all.extend(args);
+        let run = Run::new(&all);
+        match certificates {
+            Some(file) => run.env("SSL_CERT_FILE", file),
             None => run,
         }
     }
