@@ -4,6 +4,7 @@ mod args;
 mod codec;
 mod commands;
 mod config;
+mod engines;
 mod error;
 mod fold;
 mod glob;

@@ -6,9 +6,10 @@ mod delete_backup;
 mod install;
 mod list;
 pub(crate) mod once;
+mod postgres;
 mod pull;
-mod push;
-mod remove;
+pub(crate) mod push;
+pub(crate) mod remove;
 mod report;
 mod seal;
 mod serve;
@@ -87,6 +88,7 @@ const COMMANDS: &[Command] = &[
     command!("seal", "", "close a backup with its manifest and seal", seal::FLAGS, seal::run),
     command!("verify", "PATH", "compare a sealed backup with its manifest", verify::FLAGS, verify::run),
     command!("delete-backup", "PATH", "remove a backup and the empty directories above it", &[], delete_backup::run),
+    command!("postgres", "archive", "stream a server's log into the repository", postgres::FLAGS, postgres::run),
     command!("serve", "", "serve a directory as an S3 endpoint", serve::FLAGS, serve::run),
 ];
 

@@ -32,7 +32,7 @@ pub(super) async fn run(context: Context) -> Result<()> {
     };
     let compression = context.args.text("compress").and_then(Compression::named);
     let once = context.args.is_set("once");
-    store(&repo, input, compression, remote, once).await.map_err(|error| within(remote, error))
+    store(&repo, input, compression, remote, once).await.map(drop).map_err(|error| within(remote, error))
 }
 
 fn within(remote: &str, error: Error) -> Error {
@@ -40,7 +40,16 @@ fn within(remote: &str, error: Error) -> Error {
 }
 
 /// Stores an input under a remote path, with the process's encryption, and records it.
-async fn store(repo: &Repo, input: Input, compression: Option<Compression>, remote: &str, once: bool) -> Result<()> {
+///
+/// # Errors
+/// When the path is no file's, the backup is sealed, or anything fails; a signal stops it.
+pub(crate) async fn store(
+    repo: &Repo,
+    input: Input,
+    compression: Option<Compression>,
+    remote: &str,
+    once: bool,
+) -> Result<Written> {
     let mut stop = Stop::listen()?;
     let target = repo.base.resolve(remote)?;
     if target.slash {
@@ -82,7 +91,7 @@ async fn store(repo: &Repo, input: Input, compression: Option<Compression>, remo
             ManifestEntry { path: path.to_owned(), size: written.size, blake3: written.blake3.clone(), removed: false };
         recorder.record(&repo.store, &[entry]).await?;
     }
-    Ok(())
+    Ok(written)
 }
 
 /// Stores an input unless its name is taken; then it must be the same.

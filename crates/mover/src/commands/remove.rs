@@ -14,14 +14,20 @@ pub(super) const FLAGS: &[Flag] =
 
 pub(super) async fn rm(context: Context) -> Result<()> {
     let [remote] = context.args.exactly()?;
-    let repo = context.repo()?;
+    remove(&context.repo()?, remote, context.args.is_set("recursive")).await
+}
+
+/// Removes an object, or with `recursive` everything below a path, and notes that.
+///
+/// # Errors
+/// When the backup is sealed, or the back end refuses.
+pub(crate) async fn remove(repo: &Repo, remote: &str, recursive: bool) -> Result<()> {
     let target = repo.base.resolve(remote)?;
-    let recursive = context.args.is_set("recursive");
     let key = if recursive { target.key.clone() } else { repo.stored_key(&target.key) };
     let gone = match &repo.recorder {
         Some(recorder) => {
             recorder.refuse_sealed(&repo.store, &key).await?;
-            removed(&repo, &key, recursive).await?
+            removed(repo, &key, recursive).await?
         }
         None => Vec::new(),
     };

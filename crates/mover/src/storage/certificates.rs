@@ -47,7 +47,7 @@ fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 ///
 /// # Errors
 /// When a certificate file that was asked for cannot be read.
-pub(super) fn tls(check_certificate: bool, version_13: bool) -> Result<ClientConfig> {
+pub(crate) fn tls(check_certificate: bool, version_13: bool) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let versions: &[_] =
         if version_13 { &[&rustls::version::TLS13, &rustls::version::TLS12] } else { &[&rustls::version::TLS12] };

@@ -1,4 +1,4 @@
-//! Names and plain connections, without a C library: see [`super::http`].
+//! Names and plain connections, without a C library: see [`super::http`]. The clients of databases use them too.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,12 +17,12 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Resolves names by the pod's `/etc/resolv.conf`.
 #[derive(Clone)]
-pub(super) struct Resolver(Option<TokioResolver>);
+pub(crate) struct Resolver(Option<TokioResolver>);
 
 impl Resolver {
     /// # Errors
     /// When `/etc/resolv.conf` cannot be understood.
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         // Without a resolver configuration only addresses can be reached, as in any program.
         let Ok(mut builder) = TokioResolver::builder_tokio() else { return Ok(Self(None)) };
         let options = builder.options_mut();
@@ -50,10 +50,10 @@ impl Resolver {
 
 /// Where a server is.
 #[derive(Clone)]
-pub(super) struct Endpoint {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) resolver: Resolver,
+pub(crate) struct Endpoint {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) resolver: Resolver,
 }
 
 impl Endpoint {
@@ -61,7 +61,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`Cause::Dns`], [`Cause::Unreachable`].
-    pub(super) async fn connect(&self) -> Result<TcpStream> {
+    pub(crate) async fn connect(&self) -> Result<TcpStream> {
         let addresses =
             self.resolver.addresses(&self.host, self.port).await.map_err(|error| Error::new(Cause::Dns, error))?;
         let mut last = "it has no address".to_owned();

@@ -25,7 +25,8 @@ mod webdav;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-pub(crate) use certificates::CERTIFICATES;
+pub(crate) use certificates::{CERTIFICATES, tls};
+pub(crate) use connect::{Endpoint, Resolver};
 pub(crate) use held::{By, Held};
 use local::Local;
 use remote::Remote;

@@ -7,6 +7,7 @@ pub(crate) mod disk;
 pub(crate) mod lender;
 pub(crate) mod lister;
 pub(crate) mod memory;
+pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod signed;
 
@@ -113,6 +114,12 @@ impl Run {
     /// Starts the mover with its input left to the caller.
     pub(crate) fn spawn_piped(mut self) -> Child {
         self.command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Starts the mover without input, with its messages behind those in a file.
+    pub(crate) fn spawn_logged(mut self, log: &std::path::Path) -> Child {
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(log).unwrap();
+        self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     /// Starts the mover and feeds it in the background.

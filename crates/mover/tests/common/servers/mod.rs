@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-pub(crate) use process::Process;
+pub(crate) use process::{Process, free_port};
 pub(crate) use rclone::Certificate;
 pub(crate) use vsftpd::Tls;
 

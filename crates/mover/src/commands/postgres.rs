@@ -1,0 +1,88 @@
+//! `postgres`: what cannot be a script, see [`crate::engines::postgres`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kbbackup_core::contract;
+
+use super::Context;
+use crate::args::{Flag, Takes, flag};
+use crate::config::env;
+use crate::engines::postgres::Target;
+use crate::engines::postgres::archive::{self, Settings};
+use crate::error::{Error, Result};
+
+pub(super) const FLAGS: &[Flag] = &[
+    flag("slot", None, Takes::Text, "the replication slot's name (default: kbb_arch_ and the backup's UID)"),
+    flag("partial-seconds", None, Takes::Int, "store the segment that is being written so often (default: 10)"),
+    flag(
+        "heartbeat-seconds",
+        None,
+        Takes::Int,
+        "make a quiet server write something so often; 0 for never (default: 60)",
+    ),
+    flag(
+        "max-lag-bytes",
+        None,
+        Takes::Int,
+        "give the slot up when the server keeps more for it; 0 for never (default: 0)",
+    ),
+];
+
+pub(super) async fn run(context: Context) -> Result<()> {
+    match context.args.exactly()? {
+        ["archive"] => archive::run(context.repo()?, settings(&context)?).await,
+        [other] => Err(Error::other(format!("unknown command \"postgres {other}\" (known: archive)"))),
+    }
+}
+
+fn settings(context: &Context) -> Result<Settings> {
+    let number = |name: &str, default: u64| match context.args.text(name) {
+        None => Ok(default),
+        Some(text) => text.parse().map_err(|_| Error::other(format!("--{name}: {text:?} is less than 0"))),
+    };
+    let positive = |number: u64| (number > 0).then_some(number);
+    let ttl = env("DP_TTL_SECONDS").map(|text| {
+        text.parse::<i64>().map_err(|_| Error::other(format!("DP_TTL_SECONDS {text:?} is no number of seconds")))
+    });
+    Ok(Settings {
+        target: Target::from_environment()?,
+        slot: slot(context.args.text("slot"), env(contract::ENV_BACKUP_UID).as_deref())?,
+        partial: Duration::from_secs(number("partial-seconds", 10)?.max(1)),
+        heartbeat: positive(number("heartbeat-seconds", 60)?).map(Duration::from_secs),
+        ttl: ttl.transpose()?.filter(|seconds| *seconds > 0),
+        max_lag: positive(number("max-lag-bytes", 0)?),
+        info: env(contract::ENV_INFO_FILE).map(PathBuf::from),
+    })
+}
+
+/// The slot's name: letters that need no quotes.
+fn slot(given: Option<&str>, backup: Option<&str>) -> Result<String> {
+    let name = match (given, backup) {
+        (Some(name), _) => name.to_owned(),
+        (None, Some(uid)) => format!("kbb_arch_{}", uid.replace('-', "_")),
+        (None, None) => return Err(Error::other(format!("neither --slot nor {} is given", contract::ENV_BACKUP_UID))),
+    };
+    let plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_';
+    if name.is_empty() || name.len() > 63 || !name.chars().all(plain) {
+        return Err(Error::other(format!("{name:?} is no name of a slot: up to 63 of a to z, 0 to 9 and _")));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_named_after_the_backup_unless_somebody_names_them() {
+        let uid = Some("0E0b2f6a-1111-4222-8333-444455556666");
+        assert!(slot(None, uid).is_err(), "the server would refuse upper case");
+        assert_eq!(slot(None, uid.map(str::to_lowercase).as_deref()).unwrap().len(), 45);
+        assert_eq!(slot(Some("mine"), uid).unwrap(), "mine");
+        for wrong in ["", "a-b", "x\"; drop", &"a".repeat(64)] {
+            assert!(slot(Some(wrong), None).is_err(), "{wrong}");
+        }
+        assert!(slot(None, None).is_err());
+    }
+}

@@ -1,0 +1,3 @@
+//! The long-running archivers of database logs, one folder an engine. Everything else about an engine is data: an `ActionSet`.
+
+pub(crate) mod postgres;

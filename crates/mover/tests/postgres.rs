@@ -1,0 +1,361 @@
+//! The archiver of `PostgreSQL`'s log against a real server: what it says can be reached is reached, and nothing else is lost.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use common::postgres::{PASSWORD, Postgres, installed};
+use common::{Endpoint, Run, not_tried};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A repository of files, and an archiver's folder.
+struct Scene {
+    dir: TempDir,
+}
+
+/// An archiver that dies with the test.
+struct Archiver(Child);
+
+impl Archiver {
+    fn signal(mut self, name: &str) -> i32 {
+        let pid = self.0.id().to_string();
+        assert!(std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+        self.0.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Archiver {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const FLAGS: [&str; 6] =
+    ["postgres", "archive", "--slot=kbb_arch_test", "--partial-seconds=1", "--heartbeat-seconds=1", "-c"];
+
+impl Scene {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn repo(&self) -> PathBuf {
+        let root = self.dir.path().join("repo");
+        fs::create_dir_all(&root).unwrap();
+        root
+    }
+
+    fn conf(&self) -> String {
+        let path = self.dir.path().join("conf");
+        fs::write(&path, format!("[storage]\ntype = local\nroot = {}\n", self.repo().display())).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn info_file(&self) -> PathBuf {
+        self.dir.path().join("backup.info")
+    }
+
+    fn with(&self, run: Run, server: &Postgres) -> Run {
+        run.env("DP_DB_HOST", "127.0.0.1")
+            .env("DP_DB_PORT", server.port.to_string())
+            .env("DP_DB_USER", "postgres")
+            .env("DP_DB_PASSWORD", PASSWORD)
+            .env("DP_BACKUP_INFO_FILE", self.info_file())
+            .env("DATASAFED_BACKEND_BASE_PATH", "/pg")
+            .env("TMPDIR", self.dir.path())
+    }
+
+    fn run(&self, server: &Postgres) -> Run {
+        let mut args = FLAGS.to_vec();
+        let conf = self.conf();
+        args.push(&conf);
+        self.with(Run::new(&args), server)
+    }
+
+    fn archive(&self, server: &Postgres) -> Archiver {
+        let _ = fs::remove_file(self.info_file());
+        Archiver(self.run(server).spawn_logged(&self.dir.path().join("log")))
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn info(&self) -> Value {
+        fs::read(self.info_file()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Waits until everything that the server has written is stored.
+    #[track_caller]
+    fn wait_stored(&self, server: &Postgres) {
+        let wanted = server.ask("select pg_current_wal_flush_lsn()");
+        let query = format!("select '{}'::pg_lsn >= '{wanted}'::pg_lsn", "%");
+        self.wait(&|info| {
+            let end = info["extras"][0]["end_lsn"].as_str().unwrap_or("0/0");
+            server.ask(&query.replace('%', end)) == "t"
+        });
+    }
+
+    /// Waits until the window reaches the time at which this is called.
+    #[track_caller]
+    fn wait_reachable(&self, server: &Postgres) -> String {
+        let now = server.ask("select date_trunc('second', clock_timestamp())");
+        let query = format!("select '%'::timestamptz >= '{now}'");
+        self.wait(&|info| {
+            info["timeRange"]["end"].as_str().is_some_and(|end| server.ask(&query.replace('%', end)) == "t")
+        });
+        self.info()["timeRange"]["end"].as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    fn wait(&self, done: &dyn Fn(&Value) -> bool) {
+        let began = Instant::now();
+        while !done(&self.info()) {
+            assert!(began.elapsed() < Duration::from_secs(30), "{}\n{}", self.info(), self.log());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn stored(&self) -> Vec<String> {
+        let conf = self.conf();
+        let list = Run::new(&["list", "-r", "-f", "/pg/wal", "-c", &conf]).succeeds_with_text();
+        let mut names: Vec<String> = list.lines().map(|line| line.rsplit('/').next().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Puts everything that is stored into a folder, under the server's names.
+    fn unpack(&self) -> PathBuf {
+        let into = self.dir.path().join("unpacked");
+        fs::create_dir_all(&into).unwrap();
+        let conf = self.conf();
+        let list = Run::new(&["list", "-r", "-f", "/pg/wal", "-c", &conf]).succeeds_with_text();
+        let mut paths: Vec<&str> = list.lines().filter(|path| path.contains(".zst")).collect();
+        // Whole ones come last and win.
+        paths.sort_by_key(|path| !path.contains(".partial"));
+        for path in paths {
+            let name = path.rsplit('/').next().unwrap().split(['~', '.']).next().unwrap();
+            let name = if path.contains(".history") { format!("{name}.history") } else { name.to_owned() };
+            let to = into.join(name);
+            let pulled = Run::new(&["pull", "-d", "zstd", &format!("/{path}"), to.to_str().unwrap(), "-c", &conf]);
+            pulled.succeeds();
+        }
+        let reachable: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(self.dir.path(), reachable).unwrap();
+        into
+    }
+}
+
+fn restore_command(from: &Path) -> String {
+    format!("restore_command = 'cp {}/%f %p'", from.display())
+}
+
+fn server() -> Option<Postgres> {
+    let Some(bin) = installed() else {
+        not_tried("no PostgreSQL is installed");
+        return None;
+    };
+    let server = Postgres::create(&bin);
+    server.ask("create table ledger (n serial primary key, pad text)");
+    Some(server)
+}
+
+fn write(server: &Postgres, rows: usize) {
+    for _ in 0..rows {
+        server.ask("insert into ledger (pad) select repeat('x', 200)");
+    }
+}
+
+/// More than three segments.
+fn write_much(server: &Postgres) {
+    server.ask("insert into ledger (pad) select repeat(md5(n::text), 40) from generate_series(1, 3000) n");
+}
+
+#[test]
+fn what_is_said_to_be_reachable_is_reached_exactly_whoever_was_killed() {
+    let Some(server) = server() else { return };
+    let scene = Scene::new();
+    let mut archiver = scene.archive(&server);
+    scene.wait(&|info| info["timeRange"]["end"].is_string());
+    let base = server.base_backup(&[]);
+    for round in 0..4 {
+        write_much(&server);
+        write(&server, 5);
+        archiver.signal(if round % 2 == 0 { "KILL" } else { "TERM" });
+        write(&server, 5);
+        if round == 2 {
+            server.stop("immediate");
+            server.start();
+        }
+        archiver = scene.archive(&server);
+        scene.wait_stored(&server);
+    }
+    let end = scene.wait_reachable(&server);
+    write(&server, 3);
+    scene.wait_stored(&server);
+    assert_eq!(archiver.signal("TERM"), 0, "{}", scene.log());
+    let info = scene.info();
+    assert_eq!(info["extras"].as_array().unwrap().len(), 1, "no gaps: {info}");
+
+    let wanted =
+        server.ask(&format!("select n from ledger where pg_xact_commit_timestamp(xmin) <= '{end}' order by n"));
+    assert!(wanted.lines().count() > 12_000);
+    let content = "select n from ledger order by n";
+    assert_ne!(wanted, server.ask(content), "something came later");
+    let target = end.replace('T', " ").replace('Z', "+00");
+    base.recover(&format!("{}\nrecovery_target_time = '{target}'", restore_command(&scene.unpack())));
+    assert_eq!(base.ask(content), wanted);
+}
+
+#[test]
+fn a_failover_is_followed_without_a_gap_and_the_old_branch_stays() {
+    let Some(server) = server() else { return };
+    let scene = Scene::new();
+    let archiver = scene.archive(&server);
+    scene.wait(&|info| info["timeRange"]["end"].is_string());
+    let (base, standby) = (server.base_backup(&[]), server.base_backup(&["-R"]));
+    standby.start();
+    write_much(&server);
+    write(&server, 3);
+    let caught_up = server.ask("select pg_current_wal_lsn()");
+    let caught_up = format!("select pg_last_wal_replay_lsn() >= '{caught_up}'");
+    let began = Instant::now();
+    while standby.ask(&caught_up) != "t" {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    scene.wait_stored(&server);
+    archiver.signal("TERM");
+    server.stop("immediate");
+    standby.promote();
+    write(&standby, 4);
+    let archiver = scene.archive(&standby);
+    write_much(&standby);
+    scene.wait_stored(&standby);
+    archiver.signal("TERM");
+    let info = scene.info();
+    assert_eq!(info["extras"].as_array().unwrap().len(), 1, "no gaps: {info}\n{}", scene.log());
+    assert_eq!(info["extras"][0]["timeline"], "2");
+    let stored = scene.stored();
+    assert!(stored.contains(&"00000002.history.zst".to_owned()), "{stored:?}");
+    assert!(stored.iter().any(|name| name.starts_with("00000001") && name.ends_with(".partial.zst")), "{stored:?}");
+    base.recover(&restore_command(&scene.unpack()));
+    let content = "select n from ledger order by n";
+    assert_eq!(base.ask(content), standby.ask(content));
+}
+
+#[test]
+fn the_slot_guards_the_log_until_it_is_durable() {
+    let Some(server) = server() else { return };
+    let scene = Scene::new();
+    let mut endpoint = Endpoint::start();
+    let run = scene.with(endpoint.mover(&FLAGS[..5]), &server);
+    let archiver = Archiver(run.spawn_logged(&scene.dir.path().join("log")));
+    scene.wait(&|info| info["timeRange"]["end"].is_string());
+    endpoint.kill();
+    let behind = "select restart_lsn from pg_replication_slots where slot_name = 'kbb_arch_test'";
+    std::thread::sleep(Duration::from_secs(2));
+    let before = server.ask(behind);
+    for _ in 0..3 {
+        write_much(&server);
+        server.ask("select pg_switch_wal(); checkpoint");
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(server.ask(behind), before, "nothing could be stored");
+    endpoint.start_again();
+    scene.wait_stored(&server);
+    assert_ne!(server.ask(behind), before);
+    let info = scene.info();
+    assert_eq!(info["extras"].as_array().unwrap().len(), 1, "no gaps: {info}\n{}", scene.log());
+    assert_eq!(archiver.signal("TERM"), 0);
+}
+
+#[test]
+fn log_that_the_server_has_removed_is_a_gap_and_said_to_be_one() {
+    let Some(server) = server() else { return };
+    let scene = Scene::new();
+    let archiver = scene.archive(&server);
+    scene.wait(&|info| info["timeRange"]["end"].is_string());
+    write_much(&server);
+    scene.wait_stored(&server);
+    archiver.signal("TERM");
+    server.ask("select pg_drop_replication_slot('kbb_arch_test')");
+    for _ in 0..4 {
+        write_much(&server);
+        server.ask("select pg_switch_wal(); checkpoint");
+    }
+    let archiver = scene.archive(&server);
+    write(&server, 3);
+    scene.wait_reachable(&server);
+    archiver.signal("TERM");
+    let info = scene.info();
+    let gap = &info["extras"][1];
+    assert!(gap["gapStart"].is_string() && gap["gapEnd"].is_string(), "{info}\n{}", scene.log());
+    assert!(scene.log().contains("gap in the log"), "{}", scene.log());
+}
+
+impl Scene {
+    /// Archives for a moment.
+    fn wait_first(&self, server: &Postgres) {
+        let archiver = self.archive(server);
+        self.wait(&|info| info["timeRange"]["end"].is_string());
+        self.wait_stored(server);
+        assert_eq!(archiver.signal("TERM"), 0, "{}", self.log());
+    }
+}
+
+#[test]
+fn refusals_name_the_cause_and_no_password() {
+    let Some(server) = server() else { return };
+    let scene = Scene::new();
+    let told = scene.run(&server).env("DP_DB_PASSWORD", "battery-staple").fails();
+    assert!(told.contains("password authentication failed") && !told.contains("battery"), "{told}");
+    let told = scene.run(&server).env("PGSSLMODE", "require").fails();
+    assert!(told.contains("the server has no TLS"), "{told}");
+    server.ask("create role plain login password 'correct-horse'");
+    let told = scene.run(&server).env("DP_DB_USER", "plain").fails();
+    assert!(told.contains("REPLICATION") || told.contains("replication"), "{told}");
+
+    scene.wait_first(&server);
+    let other = Postgres::create(&installed().unwrap());
+    let told = scene.run(&other).fails();
+    assert!(told.contains("holds the log of another cluster"), "{told}");
+}
+
+#[test]
+fn the_stream_is_encrypted_where_the_server_can() {
+    let Some(server) = server() else { return };
+    let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (cert_file, key_file) = (server.data().join("server.crt"), server.data().join("server.key"));
+    fs::write(&cert_file, key.cert.pem()).unwrap();
+    fs::write(&key_file, key.signing_key.serialize_pem()).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&key_file, private).unwrap();
+    let _ = std::process::Command::new("chown").arg("postgres:postgres").args([&cert_file, &key_file]).output();
+    server.configure("ssl = on\n");
+    server.stop("fast");
+    server.start();
+    let scene = Scene::new();
+    let run = |mode: &str| scene.run(&server).env("DP_DB_HOST", "localhost").env("PGSSLMODE", mode);
+    let told = run("verify-full").fails();
+    assert!(told.contains("TLS: invalid peer certificate"), "{told}");
+    for (mode, trusted, encrypted) in [("disable", false, "f"), ("prefer", false, "t"), ("verify-full", true, "t")] {
+        let mut run = run(mode);
+        if trusted {
+            run = run.env("SSL_CERT_FILE", &cert_file);
+        }
+        let _ = fs::remove_file(scene.info_file());
+        let archiver = Archiver(run.spawn_logged(&scene.dir.path().join("log")));
+        scene.wait(&|info| info["timeRange"]["end"].is_string());
+        let query = "select distinct ssl from pg_stat_ssl join pg_stat_activity using (pid) \
+                     where application_name = 'kbbackup'";
+        assert_eq!(server.ask(query), encrypted, "{mode}");
+        archiver.signal("TERM");
+    }
+}
