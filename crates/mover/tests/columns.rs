@@ -137,19 +137,22 @@ fn a_listing_costs_its_pages_and_nothing_per_object() {
         std::fs::write(dir.join(format!("{number:05}")), b"x").unwrap();
     }
     let (address, asked) = counting(endpoint.address());
-    let through = endpoint.with_conf("endpoint", &format!("http://{address}"));
-    for (args, pages) in [
-        (&["list", "many"][..], 3),
-        (&["list", "-r", "/"], 3),
-        (&["list", "-o", "json", "-s", "mtime", "many"], 3),
-        (&["stat", "/"], 3),
-        (&["list", "many/00007"], 0),
-    ] {
-        asked.lock().unwrap().clear();
-        through.mover(args).succeeds();
-        let asked = asked.lock().unwrap();
-        let heads = asked.iter().filter(|line| line.starts_with("HEAD ")).count();
-        let lists = asked.iter().filter(|line| line.starts_with("GET ") && line.contains("list-type=2")).count();
-        assert!(heads <= 1 && lists == pages && asked.len() == heads + lists, "{args:?}: {asked:?}");
+    for version in ["1", "2"] {
+        let through = endpoint.with_conf("endpoint", &format!("http://{address}")).and("list_version", version);
+        for (args, pages) in [
+            (&["list", "many"][..], 3),
+            (&["list", "-r", "/"], 3),
+            (&["list", "-o", "json", "-s", "mtime", "many"], 3),
+            (&["stat", "/"], 3),
+            (&["list", "many/00007"], 0),
+        ] {
+            asked.lock().unwrap().clear();
+            through.mover(args).succeeds();
+            let asked = asked.lock().unwrap();
+            let heads = asked.iter().filter(|line| line.starts_with("HEAD ")).count();
+            let lists: Vec<_> = asked.iter().filter(|line| line.starts_with("GET ")).collect();
+            assert!(lists.iter().all(|line| line.contains("list-type=2") == (version == "2")), "{args:?}: {asked:?}");
+            assert!(heads <= 1 && lists.len() == pages && asked.len() == heads + lists.len(), "{args:?}: {asked:?}");
+        }
     }
 }

@@ -333,6 +333,12 @@ pub(crate) struct Client<'a> {
 }
 
 impl Client<'_> {
+    /// The same with one more setting changed.
+    pub(crate) fn and(mut self, key: &str, value: &str) -> Self {
+        self.conf.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
     pub(crate) fn mover(&self, args: &[&str]) -> Run {
         let lines: Vec<String> = self.conf.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         let lines = lines.join("\n");
