@@ -68,10 +68,17 @@ fn answer(client: &TcpStream, objects: usize, own: bool, deleted: &AtomicUsize) 
     }
 }
 
+/// The first object that is asked for: a token is its number, a marker the name before it.
+fn from(first: &str) -> usize {
+    let value = |key: &str| Some(first.split_once(key)?.1.split(['&', ' ']).next()?.replace("%2F", "/"));
+    if let Some(token) = value("continuation-token=") {
+        return token.parse().unwrap();
+    }
+    value("marker=").map_or(0, |marker| marker.split(['/', '-']).nth(1).unwrap().parse::<usize>().unwrap() + 1)
+}
+
 fn page(first: &str, objects: usize, own: bool) -> String {
-    let from: usize = first
-        .split_once("continuation-token=")
-        .map_or(0, |(_, rest)| rest.split(|letter: char| !letter.is_ascii_digit()).next().unwrap().parse().unwrap());
+    let from = from(first);
     let to = (from + 1000).min(objects);
     let grouped = own && first.contains("delimiter=");
     let mut text = "<ListBucketResult>".to_owned();
@@ -92,7 +99,9 @@ fn page(first: &str, objects: usize, own: bool) -> String {
     let more = to < objects;
     write!(text, "<IsTruncated>{more}</IsTruncated>").unwrap();
     if more {
-        write!(text, "<NextContinuationToken>{to}</NextContinuationToken>").unwrap();
+        let marker = name(to - 1, own);
+        let marker = if grouped { marker.trim_end_matches('f') } else { &marker };
+        write!(text, "<NextContinuationToken>{to}</NextContinuationToken><NextMarker>{marker}</NextMarker>").unwrap();
     }
     text + "</ListBucketResult>"
 }
