@@ -118,11 +118,12 @@ impl Drop for Proxy {
 }
 
 fn asks(method: &str, target: &str) -> Asks {
-    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let is_bucket = !path.trim_matches('/').contains('/');
     let has = |name: &str| query.split('&').any(|part| part.split('=').next() == Some(name));
     match method {
         "HEAD" => Asks::Head,
-        "GET" if has("list-type") || has("prefix") => Asks::List,
+        "GET" if is_bucket => Asks::List,
         "GET" => Asks::Get,
         "PUT" if has("partNumber") => Asks::Part,
         "PUT" => Asks::Put,
