@@ -27,7 +27,7 @@ fn conf(dir: &tempfile::TempDir, address: &str) -> String {
 
 /// How many entries are listed, and what that may take: fewer of them in a smaller cage.
 fn many() -> (usize, u64) {
-    if soak() { (1_000_000, 128 * MIB) } else { (100_000, 42 * MIB) }
+    if soak() { (1_000_000, 128 * MIB) } else { (100_000, 48 * MIB) }
 }
 
 #[test]

@@ -123,7 +123,9 @@ impl Transport {
     async fn fetch_patiently(&self, request: Request<Buffer>) -> Result<Response<HttpBody>> {
         let began = Instant::now();
         let is_head = request.method() == Method::HEAD;
-        let wants_xml = request.uri().query().is_some();
+        // Objects are read by ranges; whatever else is asked for is answered by XML or JSON.
+        let is_object = request.headers().contains_key(header::RANGE);
+        let wants_xml = request.uri().query().is_some() || request.method() == Method::GET && !is_object;
         loop {
             let again = copy(&request);
             let response = self.try_once(again, began).await?;
