@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use crate::cluster::go;
+use crate::cluster::{debian, go};
 use crate::ui;
 
 /// Prints where a program that tests use lies, and builds it if it is not in the cache
@@ -47,5 +47,21 @@ pub(crate) fn test_env() -> Result<Vec<(&'static str, OsString)>> {
         ("KBBACKUP_TEST_VERSITYGW", Name::Versitygw),
         ("KBBACKUP_TEST_RCLONE", Name::Rclone),
     ];
-    all.into_iter().map(|(variable, name)| Ok((variable, name.path()?.into_os_string()))).collect()
+    let mut env: Vec<_> =
+        all.into_iter().map(|(variable, name)| Ok((variable, name.path()?.into_os_string()))).collect::<Result<_>>()?;
+    env.push(("KBBACKUP_TEST_POSTGRES", postgres()?.into_os_string()));
+    Ok(env)
+}
+
+/// The folder of the newest `PostgreSQL` server's programs; Debian's is installed where there is none.
+fn postgres() -> Result<PathBuf> {
+    let find = || {
+        let servers = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        servers.map(|server| server.path().join("bin")).filter(|bin| bin.join("initdb").exists()).max()
+    };
+    if let Some(bin) = find() {
+        return Ok(bin);
+    }
+    debian::install(&["postgresql-15"])?;
+    find().context("the package postgresql-15 has no server")
 }

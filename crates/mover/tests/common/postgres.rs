@@ -18,8 +18,11 @@ pub(crate) struct Postgres {
     dir: TempDir,
 }
 
-/// The newest server that is installed; `None` where there is none.
+/// The server that `cargo xtask test` names, else the newest that is installed; `None` where there is none.
 pub(crate) fn installed() -> Option<PathBuf> {
+    if let Some(bin) = std::env::var_os("KBBACKUP_TEST_POSTGRES") {
+        return Some(PathBuf::from(bin));
+    }
     let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|item| item.path()).collect();
     found.sort();
     found.pop().map(|path| path.join("bin")).filter(|bin| bin.join("initdb").exists())
