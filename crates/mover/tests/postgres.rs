@@ -277,6 +277,37 @@ fn the_slot_guards_the_log_until_it_is_durable() {
 }
 
 #[test]
+fn a_slot_for_which_too_much_is_kept_is_given_up_though_nothing_can_be_stored() {
+    let Some(server) = server() else { return };
+    let scene = Scene::new();
+    let mut endpoint = Endpoint::start();
+    let archive = |endpoint: &Endpoint| {
+        let flags = [&FLAGS[..5], &["--max-lag-bytes=2097152"]].concat();
+        Archiver(scene.with(endpoint.mover(&flags), &server).spawn_logged(&scene.dir.path().join("log")))
+    };
+    let archiver = archive(&endpoint);
+    scene.wait(&|info| info["timeRange"]["end"].is_string());
+    write_much(&server);
+    scene.wait_stored(&server);
+    archiver.signal("TERM");
+    let kept = "select (pg_control_checkpoint()).redo_lsn - restart_lsn > 2097152 from pg_replication_slots";
+    assert_eq!(server.ask(kept), "f");
+    endpoint.kill();
+    write_much(&server);
+    server.ask("checkpoint");
+    assert_eq!(server.ask(kept), "t");
+    let archiver = archive(&endpoint);
+    scene.wait(&|_| server.ask(kept) == "f");
+    endpoint.start_again();
+    write(&server, 3);
+    scene.wait(&|info| info["extras"][1]["gapStart"].is_string());
+    scene.wait_reachable(&server);
+    // Once: what a new slot guards, the server needs anyway.
+    assert_eq!(scene.log().matches("more than the 2097152 that are allowed").count(), 1, "{}", scene.log());
+    archiver.signal("TERM");
+}
+
+#[test]
 fn log_that_the_server_has_removed_is_a_gap_and_said_to_be_one() {
     let Some(server) = server() else { return };
     let scene = Scene::new();

@@ -25,7 +25,7 @@ pub(super) struct Slot {
     pub(super) guarded: Option<Lsn>,
     /// Nothing is kept any more.
     lost: bool,
-    /// How much log the server keeps for it, in bytes.
+    /// How much log the server keeps only for it, in bytes: not what a recovery after a crash would need.
     pub(super) lag: u64,
 }
 
@@ -72,8 +72,7 @@ impl Server {
 
     async fn look(&mut self) -> Result<Option<Slot>> {
         let query = format!(
-            "select restart_lsn, wal_status, pg_wal_lsn_diff(case when pg_is_in_recovery() \
-             then pg_last_wal_receive_lsn() else pg_current_wal_lsn() end, restart_lsn)::bigint \
+            "select restart_lsn, wal_status, pg_wal_lsn_diff((pg_control_checkpoint()).redo_lsn, restart_lsn)::bigint \
              from pg_replication_slots where slot_name = '{}' and slot_type = 'physical'",
             self.slot
         );
@@ -104,6 +103,21 @@ impl Server {
         })?;
         output::note(&format!("NOTICE: made the replication slot {}", self.slot));
         self.look().await?.ok_or_else(|| Error::other(format!("slot {} vanished", self.slot)))
+    }
+
+    /// Gives up a slot for which the server keeps more than `most` bytes, and tells from where on a new one guards.
+    ///
+    /// # Errors
+    /// When somebody streams from it.
+    pub(super) async fn give_up(&mut self, most: u64) -> Result<Option<Lsn>> {
+        let Some(slot) = self.look().await?.filter(|slot| slot.lag > most) else { return Ok(None) };
+        output::note(&format!(
+            "NOTICE: the server keeps {} bytes of log for slot {}, more than the {most} that are allowed: it is given up, and \
+             what is not stored of it becomes a gap",
+            slot.lag, self.slot
+        ));
+        self.drop_slot().await?;
+        self.slot().await.map(|slot| slot.guarded)
     }
 
     /// # Errors

@@ -101,21 +101,17 @@ async fn begin(archiver: &mut Archiver) -> Result<Option<Session<'_>>> {
     let timeline = timeline as u32;
     let mut server = Server::open(target, &archiver.settings.slot).await?;
     archiver.identity = server.identity(identifier).await?;
+    // Before the repository is asked for anything: it may be what does not keep up.
+    if let Some(most) = archiver.settings.max_lag
+        && let Some(fresh) = server.give_up(most).await?
+    {
+        archiver.skip_to = Some(Segment::at(timeline, fresh, archiver.identity.segment_size));
+        return Ok(None);
+    }
     archiver.recognise().await?;
     archiver.purge().await?;
     server.advise().await?;
     let slot = server.slot().await?;
-    if let Some(most) = archiver.settings.max_lag.filter(|most| slot.lag > *most) {
-        output::note(&format!(
-            "NOTICE: the server keeps {} bytes of log for slot {}, more than the {most} that are allowed: it is given up, and \
-             what is not stored of it becomes a gap",
-            slot.lag, archiver.settings.slot
-        ));
-        server.drop_slot().await?;
-        let fresh = server.slot().await?.guarded.unwrap_or_default();
-        archiver.skip_to = Some(Segment::at(timeline, fresh, archiver.shelf.size));
-        return Ok(None);
-    }
     let guarded = slot.guarded.unwrap_or_default();
     let history = histories(archiver, &mut stream, timeline).await?;
     let segment = archiver.route(timeline, &history, guarded);
