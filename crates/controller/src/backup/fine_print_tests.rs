@@ -151,3 +151,20 @@ async fn behaviour_9_on_error_continue_does_not_hide_a_failure() {
     look(&fake, &ctx).await.unwrap();
     assert_eq!(phase(&fake), "Failed");
 }
+
+#[tokio::test]
+async fn what_a_failed_backup_still_has_under_way_is_ended_and_what_has_ended_stays_for_its_log() {
+    let fake = sound();
+    let mut status = running();
+    status["phase"] = json!("Failed");
+    fake.put(AT, backup(json!({}), json!({}), status));
+    let mut ctx = fake.context();
+    let jobs = [("late", None), ("broken", Some("Failed")), ("good", Some("Complete"))];
+    for (name, _) in jobs {
+        fake.put(&format!("demo/jobs/{name}"), json!({ "metadata": owned(name) }));
+    }
+    ctx.stores.jobs = holding(jobs.map(|(name, condition)| job(owned(name), condition)));
+    look(&fake, &ctx).await.unwrap();
+    let exists = |name: &str| fake.get(&format!("demo/jobs/{name}")).is_some();
+    assert_eq!(jobs.map(|(name, _)| exists(name)), [false, true, true]);
+}

@@ -21,8 +21,10 @@ use self::expire::Verdict;
 use crate::catalogue::Entry;
 use crate::cluster;
 use crate::context::Context;
+use crate::pool;
 use crate::watch::Guarded;
 use crate::worker;
+use crate::worker::Outcome;
 use crate::worker::error::{Doing as _, Error, LONG, Refusal};
 
 pub mod alarm;
@@ -324,14 +326,20 @@ async fn fail(
     rest(ctx, &backup, false).await
 }
 
-/// A backup that is over: a completed one needs its Jobs no more, and every one goes when its time has come.
+/// A backup that is over: a completed one needs its Jobs no more, a failed one keeps those that have ended, for their logs.
+/// Every backup goes when its time has come.
 async fn rest(ctx: &Context, backup: &Backup, completed: bool) -> Result<Action, Error> {
     if completed {
         for set in continuous::observe::sets(ctx, backup) {
             worker::apply::delete(&ctx.client, set.as_ref()).await?;
         }
-        for job in delete::jobs(ctx, backup).iter().filter(|job| job.metadata.deletion_timestamp.is_none()) {
-            worker::apply::delete_job(&ctx.client, job).await?;
+    }
+    let pods = ctx.stores.pods.group(&pool::workers_of_backup(&backup.name_any()));
+    // Whoever cancels a backup cannot see a Job that is just being created.
+    let goes_on = |job: &Job| matches!(Outcome::of(Some(job), &pods), Outcome::Running { .. });
+    for job in delete::jobs(ctx, backup) {
+        if job.metadata.deletion_timestamp.is_none() && (completed || goes_on(&job)) {
+            worker::apply::delete_job(&ctx.client, &job).await?;
         }
     }
     let namespace = backup.namespace();
