@@ -20,7 +20,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         ui::long_step("build cargo-deny", || {
             let mut install = Command::new(env!("CARGO"));
             install.args(["install", "--quiet", "--locked", "--no-track", "cargo-deny", "--version", VERSION]);
-            // Without a target folder of its own, what it is built from would stay among our artefacts.
+            // Built in a folder that goes with the installation: in ours its artefacts would stay.
             install.arg("--root").arg(dir).env_remove("CARGO_TARGET_DIR");
             sh::output(&mut install).map(drop)
         })
