@@ -256,6 +256,21 @@ fn a_server_that_asks_to_wait_is_waited_for() {
     }
 }
 
+/// The client gives the upload up while a part of it is half way to the server.
+#[test]
+fn a_part_that_is_under_way_when_its_upload_ends_leaves_nothing() {
+    let endpoint = Endpoint::start();
+    let refused = Rule { asks: Asks::Part, skip: 0, times: 1, fault: Fault::Answer(403, "", xml("AccessDenied")) };
+    let late = Rule { asks: Asks::Part, skip: 0, times: ALWAYS, fault: Fault::LateBody(SOME) };
+    let proxy = Proxy::start(endpoint.address(), vec![refused, late]);
+    let client = endpoint.with_conf("endpoint", &format!("http://{}", proxy.address));
+    let said = client.mover(&["push", "-", "x"]).stdin(&NEW).fails();
+    assert!(said.contains("AccessDenied: said so"), "{said}");
+    std::thread::sleep(SOME);
+    endpoint.nothing_is_unfinished();
+    assert!(!endpoint.path("bucket/x").exists());
+}
+
 #[test]
 fn a_push_that_is_stopped_while_its_parts_hang_takes_its_upload_back() {
     let endpoint = Endpoint::start();

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -66,8 +67,22 @@ impl Announced {
     }
 }
 
+/// How long a body may say nothing. A client whose node is gone, or whose proxy forgot it, never ends its request, and the
+/// space that it took would be held as long as this process runs.
+const SILENCE: Duration = Duration::from_mins(2);
+
 /// Writes a body at an offset of a file and checks it. Returns its size. Nothing is synced.
 pub(super) async fn receive(
+    body: Option<StreamingBlob>,
+    file: impl Deref<Target = File> + Send + 'static,
+    offset: u64,
+    announced: &Announced,
+) -> S3Result<u64> {
+    receive_within(SILENCE, body, file, offset, announced).await
+}
+
+async fn receive_within(
+    silence: Duration,
     body: Option<StreamingBlob>,
     file: impl Deref<Target = File> + Send + 'static,
     offset: u64,
@@ -91,7 +106,10 @@ pub(super) async fn receive(
     // After a failed write the rest is read all the same: a client that is cut off while it sends would not hear why.
     let mut writes = true;
     let received = loop {
-        match body.try_next().await {
+        let Ok(next) = tokio::time::timeout(silence, body.try_next()).await else {
+            break Err(s3_error!(RequestTimeout, "nothing came for {} seconds", silence.as_secs()));
+        };
+        match next {
             Ok(Some(bytes)) => {
                 if let Some(md5) = &mut md5 {
                     md5.update(&bytes);
@@ -132,4 +150,24 @@ pub(super) async fn receive(
         }
     }
     Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use futures::stream::{once, pending};
+    use s3s::S3ErrorCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_says_nothing_more_is_given_up() {
+        let held = std::sync::Arc::new(tempfile::tempfile().unwrap());
+        let body = once(async { io::Result::Ok(Bytes::from_static(b"half")) }).chain(pending());
+        let body = StreamingBlob::wrap(Box::pin(body));
+        let silence = Duration::from_millis(50);
+        let error = receive_within(silence, Some(body), held.clone(), 0, &Announced::default()).await.unwrap_err();
+        assert_eq!(*error.code(), S3ErrorCode::RequestTimeout);
+        assert_eq!(std::sync::Arc::strong_count(&held), 1);
+    }
 }

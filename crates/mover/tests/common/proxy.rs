@@ -29,6 +29,8 @@ pub(crate) enum Asks {
 pub(crate) enum Fault {
     /// It arrives late.
     Late(Duration),
+    /// Its head arrives at once, its body late.
+    LateBody(Duration),
     /// The connection is reset when so many bytes of the body have come.
     ResetAfter(usize),
     /// The server never hears of it, and an answer of this status comes, with these headers.
@@ -206,7 +208,13 @@ impl Shared {
         server.set_nodelay(true)?;
         let end = head.len() - 2;
         write!(server, "{}connection: close\r\n\r\n", &head[..end])?;
-        std::io::copy(&mut body, &mut server)?;
+        if let Some(Fault::LateBody(time)) = &fault {
+            thread::sleep(*time);
+        }
+        // A client that goes away half way takes the server's connection along: an answer would never come.
+        if std::io::copy(&mut body, &mut server)? < size.unwrap_or(0) as u64 {
+            return Ok(());
+        }
         let mut server = BufReader::new(server);
         let (head, _) = read_head(&mut server)?;
         match fault {
