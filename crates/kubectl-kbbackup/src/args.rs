@@ -13,7 +13,7 @@ use crate::{
         doctor::DoctorArgs, install::InstallArgs, list::ListArgs, logs::LogsArgs, policy::PolicyCommand,
         repo::RepoCommand, restore::RestoreArgs, restores::RestoresCommand, schedule::ScheduleCommand,
         status::StatusArgs, timeline::TimelineArgs, uninstall::UninstallArgs, update::UpdateArgs, version::VersionArgs,
-        windows::WindowsArgs,
+        why::WhyArgs, windows::WindowsArgs,
     },
     output::Format,
 };
@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Describe(DescribeArgs),
     #[command(alias = "log")]
     Logs(LogsArgs),
+    #[command(alias = "explain")]
+    Why(WhyArgs),
     Update(UpdateArgs),
     Cancel(CancelArgs),
     #[command(visible_alias = "rm")]

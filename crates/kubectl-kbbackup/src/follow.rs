@@ -204,27 +204,6 @@ fn bad(conditions: &[Condition]) -> impl Iterator<Item = &Condition> {
     conditions.iter().filter(|condition| condition.status == "False")
 }
 
-/// What to change when a repository's check failed, for the usual causes.
-pub(crate) fn repo_advice(reason: &str) -> Option<&'static str> {
-    let reason = reason.to_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
-    if has(&["signaturedoesnotmatch", "invalidaccesskeyid", "accessdenied", "access denied", "403"]) {
-        Some("check the access key, the secret key and what they are allowed to do with the bucket")
-    } else if has(&["nosuchbucket", "no such bucket", "bucket does not exist", "404"]) {
-        Some("create the bucket, or correct its name")
-    } else if has(&["no such host", "name resolution", "dns", "failed to lookup", "could not resolve"]) {
-        Some("the endpoint's name cannot be resolved from inside the cluster; correct the endpoint")
-    } else if has(&["certificate", "tls", "x509"]) {
-        Some("the endpoint's certificate is not trusted; use http://, a trusted certificate, or --param insecure=true")
-    } else if has(&["permanentredirect", "301", "region"]) {
-        Some("the bucket lives in another region; correct the region")
-    } else if has(&["connection refused", "timed out", "timeout", "unreachable"]) {
-        Some("nothing answers at the endpoint; correct the endpoint, its port, or a network policy")
-    } else {
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,12 +266,5 @@ mod tests {
         let said = json!([{"type": "PreCheckPassed", "status": "False", "reason": "PreCheckFailed", "message": "no",
             "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
         assert!(matches!(super::repo(Some(&repo(said))), Seen::End(Ending::Bad(_))));
-    }
-
-    #[test]
-    fn usual_causes_have_advice() {
-        assert!(repo_advice("PreCheckFailed: SignatureDoesNotMatch").unwrap().contains("secret key"));
-        assert!(repo_advice("dns error: no such host").unwrap().contains("resolved"));
-        assert_eq!(repo_advice("the moon is full"), None);
     }
 }

@@ -23,6 +23,7 @@ mod moment;
 mod output;
 mod provider_flags;
 mod recoverable;
+mod remedy;
 mod source;
 #[cfg(test)]
 mod spoken;

@@ -19,6 +19,7 @@ pub(crate) mod timeline;
 pub(crate) mod uninstall;
 pub(crate) mod update;
 pub(crate) mod version;
+pub(crate) mod why;
 pub(crate) mod windows;
 
 use crate::{
@@ -48,6 +49,7 @@ pub(crate) async fn run(ui: &Ui, cli: &Cli) -> Result<Exit> {
         Command::List(args) => list::run(ui, app, args).await,
         Command::Describe(args) => describe::run(ui, app, args).await,
         Command::Logs(args) => logs::run(ui, app, args).await,
+        Command::Why(args) => why::run(ui, app, args).await,
         Command::Update(args) => update::run(ui, app, args).await,
         Command::Cancel(args) => cancel::run(ui, app, args).await,
         Command::Delete(args) => delete::run(ui, app, args).await,

@@ -16,6 +16,7 @@ use crate::{
     commands::repo,
     follow,
     output::human,
+    remedy,
 };
 
 /// A deletion that takes longer is stuck.
@@ -60,7 +61,7 @@ pub(super) async fn repos(app: &App) -> Vec<Finding> {
             "repositories",
             format!("backuprepo/{name} is {phase}\n{}", reason.trim()).trim_end().to_owned(),
         );
-        if let Some(advice) = follow::repo_advice(&reason) {
+        if let Some(advice) = remedy::advice(&reason) {
             finding = finding.cure(advice);
         }
         let provider = providers.iter().find(|provider| provider.name_any() == one.spec.storage_provider_ref);

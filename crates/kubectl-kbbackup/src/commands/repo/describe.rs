@@ -12,6 +12,7 @@ use crate::{
     exit::Exit,
     follow,
     output::{human, object, table::Sheet},
+    remedy,
     ui::Ui,
 };
 
@@ -47,7 +48,7 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &DescribeArgs) -> Result<Exit>
         ui.result(&describe(repo, usage, Timestamp::now()));
         let reason = follow::repo_reason(repo);
         if !super::is_ready(repo) && !reason.is_empty() {
-            if let Some(advice) = follow::repo_advice(&reason) {
+            if let Some(advice) = remedy::advice(&reason) {
                 ui.hint(advice);
             }
             ui.hint(&format!("kubectl kbbackup repo check {}", repo.name_any()));

@@ -20,6 +20,7 @@ use crate::{
     error::{CliError, Result},
     exit::Exit,
     follow::{self, Ending},
+    remedy,
     ui::Ui,
     wait::{self, Waiting},
 };
@@ -107,7 +108,7 @@ pub(crate) async fn resolve_ready(app: &App, name: Option<&str>) -> Result<Backu
 }
 
 fn advised(error: CliError, reason: &str) -> CliError {
-    match follow::repo_advice(reason) {
+    match remedy::advice(reason) {
         Some(advice) => error.hint(advice),
         None => error,
     }
