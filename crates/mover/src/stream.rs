@@ -231,17 +231,34 @@ impl Output {
 ///
 /// # Errors
 /// The first failure of any stage.
-pub(crate) async fn pull(mut source: Source, transform: Transform, output: Output) -> Result<Written> {
-    let (to, from) = inlet();
-    let writer = thread::spawn(move || drain(from, &transform, output));
+pub(crate) async fn pull(source: Source, transform: Transform, output: Output) -> Result<Written> {
     let mut hasher = blake3::Hasher::new();
     let mut size = 0;
+    let see = |bytes: &Bytes| {
+        hasher.update(bytes);
+        size += bytes.len() as u64;
+    };
+    fetch(source, transform, output, see).await?;
+    Ok(Written { size, blake3: hasher.finalize().to_hex().to_string() })
+}
+
+/// The same for an object of which nothing is known that the stored bytes could be compared with.
+///
+/// # Errors
+/// The same.
+pub(crate) async fn pull_unknown(source: Source, transform: Transform, output: Output) -> Result<()> {
+    fetch(source, transform, output, |_| ()).await
+}
+
+/// Sends an object through the stages backwards, and shows the stored bytes to `see`.
+async fn fetch(mut source: Source, transform: Transform, output: Output, mut see: impl FnMut(&Bytes)) -> Result<()> {
+    let (to, from) = inlet();
+    let writer = thread::spawn(move || drain(from, &transform, output));
     let fetched = loop {
         match source.next().await {
             Ok(Some(bytes)) if bytes.is_empty() => {}
             Ok(Some(bytes)) => {
-                hasher.update(&bytes);
-                size += bytes.len() as u64;
+                see(&bytes);
                 if to.send(Ok(bytes)).await.is_err() {
                     break Ok(());
                 }
@@ -259,8 +276,7 @@ pub(crate) async fn pull(mut source: Source, transform: Transform, output: Outpu
     };
     drop(to);
     let written = writer.join().unwrap_or_else(|_| Err(Error::other("the writing thread has died")));
-    fetched.and(written)?;
-    Ok(Written { size, blake3: hasher.finalize().to_hex().to_string() })
+    fetched.and(written)
 }
 
 /// Decrypts, decompresses, writes. Runs in a thread, because all of it blocks.

@@ -92,6 +92,20 @@ fn cases() -> Vec<Case> {
         case(Asks::Complete, ALWAYS, Answer(200, "", ""), &[Push], Says("the server's answer cannot be read")),
         case(Asks::Complete, ALWAYS, Answer(507, "", xml("InsufficientStorage")), &[Push], Says("InsufficientStorage")),
         case(Asks::List, ALWAYS, Answer(200, "content-type: text/html\r\n", "<html/>"), &[List], Says("is a web page")),
+        case(
+            Asks::Put,
+            ALWAYS,
+            Answer(200, "content-type: text/html\r\n", "<html/>"),
+            &[PushSmall],
+            Says("is a web page"),
+        ),
+        case(
+            Asks::Delete,
+            ALWAYS,
+            Answer(200, "content-type: text/html\r\n", "<html/>"),
+            &[Remove],
+            Says("is a web page"),
+        ),
         // Servers that ask to wait.
         case(
             Asks::Head,

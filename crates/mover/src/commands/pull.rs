@@ -40,11 +40,11 @@ pub(super) async fn run(context: Context) -> Result<()> {
     let output = if local == "-" { Output::stdout()? } else { create(local)? };
     let compression = context.args.text("decompress").and_then(Compression::named);
     let transform = Transform { compression, encryption: repo.encryption.clone() };
-    let read = stream::pull(source, transform, output).await.map_err(within)?;
-    match expected {
-        Some(expected) => expected.check(&read).map_err(within),
-        None => Ok(()),
-    }
+    let pulled = match expected {
+        Some(expected) => stream::pull(source, transform, output).await.and_then(|read| expected.check(&read)),
+        None => stream::pull_unknown(source, transform, output).await,
+    };
+    pulled.map_err(within)
 }
 
 /// Opens the local file only after the object was found, so that a wrong name destroys nothing.

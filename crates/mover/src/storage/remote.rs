@@ -18,7 +18,7 @@ use crate::rpath::split;
 /// How a listing is handed on: entries per block.
 const PAGE: usize = 1000;
 /// What one ranged read fetches, and how many are under way.
-const READ_CHUNK: usize = 4 << 20;
+const READ_CHUNK: usize = 8 << 20;
 const READ_AHEAD: usize = 3;
 
 /// An object store.

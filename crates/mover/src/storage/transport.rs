@@ -123,14 +123,12 @@ impl Transport {
     async fn fetch_patiently(&self, request: Request<Buffer>) -> Result<Response<HttpBody>> {
         let began = Instant::now();
         let is_head = request.method() == Method::HEAD;
-        // Objects are read by ranges; whatever else is asked for is answered by XML or JSON.
-        let is_object = request.headers().contains_key(header::RANGE);
-        let wants_xml = request.uri().query().is_some() || request.method() == Method::GET && !is_object;
+        let may_be_page = shows_object(&request);
         loop {
             let again = copy(&request);
             let response = self.try_once(again, began).await?;
             if !is_busy(response.status()) {
-                if wants_xml && is_page(&response) {
+                if !may_be_page && is_page(&response) {
                     let text = "the answer is a web page: something else than a store answers at this address";
                     return Err(Error::new(ErrorKind::Unexpected, text));
                 }
@@ -182,7 +180,13 @@ fn is_busy(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }
 
-/// A page where a list or a receipt should be would be taken for an empty one.
+/// Whether the answer may be of any kind, because it is an object, or describes one. Objects are read by ranges; whatever
+/// else is asked for is answered by XML, by JSON or by nothing.
+fn shows_object(request: &Request<Buffer>) -> bool {
+    request.method() == Method::HEAD || request.method() == Method::GET && request.headers().contains_key(header::RANGE)
+}
+
+/// A page where a list or a receipt should be: it would be taken for an empty list, or for a success.
 fn is_page(response: &Response<HttpBody>) -> bool {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     response.status().is_success() && kind.starts_with("text/html")
@@ -274,6 +278,25 @@ mod tests {
         assert!(wait <= Duration::from_secs(60) && wait > Duration::from_secs(30), "{wait:?}");
         assert_eq!(asked_to_wait(&response("Thu, 01 Jan 1970 00:00:00 GMT")), Some(Duration::ZERO));
         assert_eq!(asked_to_wait(&response("soon")), None);
+    }
+
+    #[test]
+    fn only_an_object_may_be_a_web_page() {
+        let ask = |method: Method, address: &str, range: bool| {
+            let mut request = Request::builder().method(method).uri(format!("https://store.test/{address}"));
+            if range {
+                request = request.header(header::RANGE, "bytes=0-9");
+            }
+            shows_object(&request.body(Buffer::new()).unwrap())
+        };
+        // With a token of Azure's in its address, too.
+        assert!(ask(Method::GET, "container/object?sv=2024-11-04&sig=x", true));
+        assert!(ask(Method::HEAD, "bucket/object", false));
+        assert!(!ask(Method::GET, "bucket?list-type=2", false));
+        assert!(!ask(Method::GET, "bucket", false));
+        assert!(!ask(Method::PUT, "bucket/object", false));
+        assert!(!ask(Method::DELETE, "bucket/object", false));
+        assert!(!ask(Method::POST, "bucket/object?uploads", false));
     }
 
     #[test]

@@ -57,7 +57,10 @@ impl Site {
         let mut command = match server {
             Server::Versitygw => {
                 let mut command = Command::new(&versitygw);
-                command.args(["--port", &address, "--region", "us-east-1", "--quiet", "posix"]).arg(&s3);
+                // As the stores of the world do; without it each request would have a connection of its own.
+                command
+                    .args(["--port", &address, "--region", "us-east-1", "--quiet", "--keep-alive", "posix"])
+                    .arg(&s3);
                 command.env("ROOT_ACCESS_KEY_ID", ACCESS_KEY).env("ROOT_SECRET_ACCESS_KEY", SECRET_KEY);
                 command
             }
