@@ -83,6 +83,9 @@ pub mod progress {
 pub mod exit {
     /// Anything that went wrong; the last line of standard error says what.
     pub const FAILED: i32 = 1;
+    /// The same from a program that a database takes the end of its log from: PostgreSQL takes 1 for the end, and stops for good
+    /// at anything above 125.
+    pub const ENDS_RECOVERY: i32 = 126;
 }
 
 /// One line of a journal, fragment or manifest: an object that was written, or removed.

@@ -23,6 +23,8 @@ pub(crate) enum Cause {
     Tls,
     Damaged,
     Sealed,
+    /// The repository has answered, and the log ends here.
+    LogEnds,
     /// The reader of our output has gone; nothing is printed.
     BrokenPipe,
     /// A signal asked us to stop.
@@ -50,6 +52,7 @@ impl Cause {
             Self::Tls => "Tls",
             Self::Damaged => "Damaged",
             Self::Sealed => "Sealed",
+            Self::LogEnds => "LogEnds",
             Self::BrokenPipe => "BrokenPipe",
             Self::Killed(_) => "Killed",
             Self::Other => "Failed",

@@ -32,7 +32,12 @@ use error::{Cause, Error, Result};
 use kbbackup_core::contract::exit;
 
 fn main() {
-    let outcome = run();
+    let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let (command, args) = args::split_command(args);
+    let failed = commands::failed(command.as_deref(), &args);
+    // A panic has an exit code of its own, which whoever waits for `failed` would take for an answer.
+    let outcome = std::panic::catch_unwind(|| run(command, args))
+        .unwrap_or_else(|_| Err(Error::other("this is a fault of the program, see above")));
     // Threads that still wait for input must not keep the process.
     std::process::exit(match outcome {
         Ok(()) => 0,
@@ -40,17 +45,15 @@ fn main() {
         Err(Error { cause: Cause::Killed(signal), .. }) => 128 + signal,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "Error: {error}");
-            exit::FAILED
+            if error.is(Cause::LogEnds) { exit::FAILED } else { failed }
         }
     })
 }
 
-fn run() -> Result<()> {
-    let mut args = Vec::new();
-    for arg in std::env::args_os().skip(1) {
-        args.push(arg.into_string().map_err(|arg| Error::other(format!("{} is not UTF-8", arg.display())))?);
+fn run(command: Option<String>, args: Vec<String>) -> Result<()> {
+    if let Some(arg) = std::env::args_os().find(|arg| arg.to_str().is_none()) {
+        return Err(Error::other(format!("{} is not UTF-8", arg.display())));
     }
-    let (command, args) = args::split_command(args);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

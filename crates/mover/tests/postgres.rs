@@ -6,130 +6,13 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::{Duration, Instant};
 
-use common::postgres::{PASSWORD, Postgres, installed};
-use common::{Endpoint, Run, not_tried};
-use serde_json::Value;
-use tempfile::TempDir;
-
-/// A repository of files, and an archiver's folder.
-struct Scene {
-    dir: TempDir,
-}
-
-/// An archiver that dies with the test.
-struct Archiver(Child);
-
-impl Archiver {
-    fn signal(mut self, name: &str) -> i32 {
-        let pid = self.0.id().to_string();
-        assert!(std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
-        self.0.wait().unwrap().code().unwrap_or(-1)
-    }
-}
-
-impl Drop for Archiver {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-const FLAGS: [&str; 6] =
-    ["postgres", "archive", "--slot=kbb_arch_test", "--partial-seconds=1", "--heartbeat-seconds=1", "-c"];
+use common::archive::{Archiver, FLAGS, Scene, server, write, write_much};
+use common::postgres::{Postgres, installed};
+use common::{Endpoint, Run};
 
 impl Scene {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn repo(&self) -> PathBuf {
-        let root = self.dir.path().join("repo");
-        fs::create_dir_all(&root).unwrap();
-        root
-    }
-
-    fn conf(&self) -> String {
-        let path = self.dir.path().join("conf");
-        fs::write(&path, format!("[storage]\ntype = local\nroot = {}\n", self.repo().display())).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn info_file(&self) -> PathBuf {
-        self.dir.path().join("backup.info")
-    }
-
-    fn with(&self, run: Run, server: &Postgres) -> Run {
-        run.env("DP_DB_HOST", "127.0.0.1")
-            .env("DP_DB_PORT", server.port.to_string())
-            .env("DP_DB_USER", "postgres")
-            .env("DP_DB_PASSWORD", PASSWORD)
-            .env("DP_BACKUP_INFO_FILE", self.info_file())
-            .env("DATASAFED_BACKEND_BASE_PATH", "/pg")
-            .env("TMPDIR", self.dir.path())
-    }
-
-    fn run(&self, server: &Postgres) -> Run {
-        let mut args = FLAGS.to_vec();
-        let conf = self.conf();
-        args.push(&conf);
-        self.with(Run::new(&args), server)
-    }
-
-    fn archive(&self, server: &Postgres) -> Archiver {
-        let _ = fs::remove_file(self.info_file());
-        Archiver(self.run(server).spawn_logged(&self.dir.path().join("log")))
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    fn info(&self) -> Value {
-        fs::read(self.info_file()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-    }
-
-    /// Waits until everything that the server has written is stored.
-    #[track_caller]
-    fn wait_stored(&self, server: &Postgres) {
-        let wanted = server.ask("select pg_current_wal_flush_lsn()");
-        let query = format!("select '{}'::pg_lsn >= '{wanted}'::pg_lsn", "%");
-        self.wait(&|info| {
-            let end = info["extras"][0]["end_lsn"].as_str().unwrap_or("0/0");
-            server.ask(&query.replace('%', end)) == "t"
-        });
-    }
-
-    /// Waits until the window reaches the time at which this is called.
-    #[track_caller]
-    fn wait_reachable(&self, server: &Postgres) -> String {
-        let now = server.ask("select date_trunc('second', clock_timestamp())");
-        let query = format!("select '%'::timestamptz >= '{now}'");
-        self.wait(&|info| {
-            info["timeRange"]["end"].as_str().is_some_and(|end| server.ask(&query.replace('%', end)) == "t")
-        });
-        self.info()["timeRange"]["end"].as_str().unwrap().to_owned()
-    }
-
-    #[track_caller]
-    fn wait(&self, done: &dyn Fn(&Value) -> bool) {
-        let began = Instant::now();
-        while !done(&self.info()) {
-            assert!(began.elapsed() < Duration::from_secs(30), "{}\n{}", self.info(), self.log());
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-
-    fn stored(&self) -> Vec<String> {
-        let conf = self.conf();
-        let list = Run::new(&["list", "-r", "-f", "/pg/wal", "-c", &conf]).succeeds_with_text();
-        let mut names: Vec<String> = list.lines().map(|line| line.rsplit('/').next().unwrap().to_owned()).collect();
-        names.sort();
-        names
-    }
-
     /// Puts everything that is stored into a folder, under the server's names.
     fn unpack(&self) -> PathBuf {
         let into = self.dir.path().join("unpacked");
@@ -154,27 +37,6 @@ impl Scene {
 
 fn restore_command(from: &Path) -> String {
     format!("restore_command = 'cp {}/%f %p'", from.display())
-}
-
-fn server() -> Option<Postgres> {
-    let Some(bin) = installed() else {
-        not_tried("no PostgreSQL is installed");
-        return None;
-    };
-    let server = Postgres::create(&bin);
-    server.ask("create table ledger (n serial primary key, pad text)");
-    Some(server)
-}
-
-fn write(server: &Postgres, rows: usize) {
-    for _ in 0..rows {
-        server.ask("insert into ledger (pad) select repeat('x', 200)");
-    }
-}
-
-/// More than three segments.
-fn write_much(server: &Postgres) {
-    server.ask("insert into ledger (pad) select repeat(md5(n::text), 40) from generate_series(1, 3000) n");
 }
 
 #[test]
@@ -329,16 +191,6 @@ fn log_that_the_server_has_removed_is_a_gap_and_said_to_be_one() {
     let gap = &info["extras"][1];
     assert!(gap["gapStart"].is_string() && gap["gapEnd"].is_string(), "{info}\n{}", scene.log());
     assert!(scene.log().contains("gap in the log"), "{}", scene.log());
-}
-
-impl Scene {
-    /// Archives for a moment.
-    fn wait_first(&self, server: &Postgres) {
-        let archiver = self.archive(server);
-        self.wait(&|info| info["timeRange"]["end"].is_string());
-        self.wait_stored(server);
-        assert_eq!(archiver.signal("TERM"), 0, "{}", self.log());
-    }
 }
 
 #[test]

@@ -21,6 +21,8 @@ use std::io::Write;
 use std::path::Path;
 use std::pin::Pin;
 
+use kbbackup_core::contract::exit;
+
 use crate::args::{Flag, GLOBAL, Parsed, Takes, flag, parse};
 use crate::error::{Error, Result};
 use crate::repo::Repo;
@@ -88,9 +90,20 @@ const COMMANDS: &[Command] = &[
     command!("seal", "", "close a backup with its manifest and seal", seal::FLAGS, seal::run),
     command!("verify", "PATH", "compare a sealed backup with its manifest", verify::FLAGS, verify::run),
     command!("delete-backup", "PATH", "remove a backup and the empty directories above it", &[], delete_backup::run),
-    command!("postgres", "archive", "stream a server's log into the repository", postgres::FLAGS, postgres::run),
+    command!(
+        "postgres",
+        "archive | fetch-wal NAME TARGET",
+        "stream a server's log into the repository, or give it back for recovery",
+        postgres::FLAGS,
+        postgres::run
+    ),
     command!("serve", "", "serve a directory as an S3 endpoint", serve::FLAGS, serve::run),
 ];
+
+/// The exit code of whatever goes wrong with a command line.
+pub(crate) fn failed(name: Option<&str>, args: &[String]) -> i32 {
+    if name == Some("postgres") && postgres::serves_recovery(args) { exit::ENDS_RECOVERY } else { exit::FAILED }
+}
 
 /// Runs a command line.
 ///

@@ -1,6 +1,6 @@
 //! `postgres`: what cannot be a script, see [`crate::engines::postgres`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kbbackup_core::contract;
@@ -10,7 +10,8 @@ use crate::args::{Flag, Takes, flag};
 use crate::config::env;
 use crate::engines::postgres::Target;
 use crate::engines::postgres::archive::{self, Settings};
-use crate::error::{Error, Result};
+use crate::engines::postgres::fetch;
+use crate::error::{Cause, Error, Result};
 
 pub(super) const FLAGS: &[Flag] = &[
     flag("slot", None, Takes::Text, "the replication slot's name (default: kbb_arch_ and the backup's UID)"),
@@ -27,12 +28,31 @@ pub(super) const FLAGS: &[Flag] = &[
         Takes::Int,
         "give the slot up when the server keeps more for it; 0 for never (default: 0)",
     ),
+    flag("catalogue", None, Takes::Text, "a file that keeps the list of what is stored for the next fetch-wal"),
 ];
 
+/// Whether a server waits for the exit code of these arguments and takes 1 for the end of its log.
+pub(super) fn serves_recovery(args: &[String]) -> bool {
+    args.iter().any(|arg| arg == FETCH)
+}
+
+const FETCH: &str = "fetch-wal";
+
 pub(super) async fn run(context: Context) -> Result<()> {
-    match context.args.exactly()? {
+    let words: Vec<&str> = context.args.positional.iter().map(String::as_str).collect();
+    match words[..] {
         ["archive"] => archive::run(context.repo()?, settings(&context)?).await,
-        [other] => Err(Error::other(format!("unknown command \"postgres {other}\" (known: archive)"))),
+        [FETCH, name, target] => fetch_wal(&context, name, target).await,
+        _ => Err(Error::other("usage: datasafed postgres archive, or datasafed postgres fetch-wal NAME TARGET")),
+    }
+}
+
+async fn fetch_wal(context: &Context, name: &str, target: &str) -> Result<()> {
+    let catalogue = context.args.text("catalogue").map(Path::new);
+    match fetch::run(&context.repo()?, name, Path::new(target), catalogue).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::new(Cause::LogEnds, format!("{name} is not in the repository"))),
+        Err(error) => Err(error.within(format!("{name} cannot be fetched, recovery must not go on"))),
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod servers;
 
+pub(crate) mod archive;
 pub(crate) mod disk;
 pub(crate) mod lender;
 pub(crate) mod lister;

@@ -162,14 +162,32 @@ impl Postgres {
         copy
     }
 
+    /// An unstarted copy once more.
+    pub(crate) fn again(&self) -> Self {
+        let copy = Self { port: free_port(), bin: self.bin.clone(), dir: Self::folder() };
+        succeeds(as_owner(Path::new("cp")).arg("-a").arg(self.data()).arg(copy.data()));
+        copy
+    }
+
     /// Recovers an unstarted copy; `settings` say how far, `restore_command` where the log is.
     pub(crate) fn recover(&self, settings: &str) {
+        assert!(self.try_recover(settings), "{}", self.log());
+    }
+
+    /// The same. Returns whether the server is open for writing, else it has ended.
+    pub(crate) fn try_recover(&self, settings: &str) -> bool {
         self.configure(&format!("recovery_target_action = promote\narchive_mode = off\n{settings}\n"));
         fs::write(self.data().join("recovery.signal"), "").unwrap();
         let _ = Command::new("chown").args(["postgres:postgres"]).arg(self.data().join("recovery.signal")).output();
-        self.start();
+        self.try_start();
         let began = Instant::now();
-        while self.try_ask("select pg_is_in_recovery()").as_deref() != Some("f") {
+        loop {
+            if self.try_ask("select pg_is_in_recovery()").as_deref() == Some("f") {
+                return true;
+            }
+            if !self.control(&["status"]).status().unwrap().success() {
+                return false;
+            }
             assert!(began.elapsed() < Duration::from_secs(60), "{}", self.log());
             std::thread::sleep(Duration::from_millis(100));
         }

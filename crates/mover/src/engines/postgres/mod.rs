@@ -4,6 +4,8 @@
 
 pub(crate) mod archive;
 mod client;
+mod content;
+pub(crate) mod fetch;
 mod position;
 mod records;
 

@@ -95,6 +95,11 @@ impl History {
         self.0.iter().find(|(of, _)| *of == timeline).map(|(_, end)| *end)
     }
 
+    /// The timeline, `current` or an ancestor of it, on which the byte at `lsn` was written.
+    pub(crate) fn timeline_at(&self, lsn: Lsn, current: u32) -> u32 {
+        self.0.iter().find(|(_, left)| *left > lsn).map_or(current, |(timeline, _)| *timeline)
+    }
+
     /// The timeline under whose name a server on `current` keeps the segment with `number`: one in which a timeline ended goes by
     /// the name of the next.
     pub(crate) fn timeline_of(&self, number: u64, size: u64, current: u32) -> u32 {
@@ -140,6 +145,9 @@ mod tests {
         assert_eq!(history.end_of(3), None);
         for (number, timeline) in [(2, 1), (3, 2), (4, 2), (5, 3), (6, 3)] {
             assert_eq!(history.timeline_of(number, 16 * MIB, 3), timeline, "{number}");
+        }
+        for (lsn, timeline) in [(0, 1), (0x2ff_ffff, 1), (0x300_0000, 2), (0x57f_ffff, 2), (0x580_0000, 3)] {
+            assert_eq!(history.timeline_at(Lsn(lsn), 3), timeline, "{lsn:x}");
         }
         assert!(History::parse("1 here\n").is_err());
     }

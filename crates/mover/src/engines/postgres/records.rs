@@ -3,7 +3,7 @@
 //! The structures are those of `access/xlog_internal.h` and `access/xlogrecord.h`, the same from `PostgreSQL` 13 to 18: pages of
 //! 8 KiB with a header, records aligned to 8 bytes that may go on in the next page, a CRC-32C over each.
 
-use crate::engines::postgres::position::Lsn;
+use crate::engines::postgres::position::{History, Lsn};
 use crate::error::{Cause, Error, Result};
 
 const PAGE: u64 = 8192;
@@ -30,6 +30,8 @@ pub(crate) struct Ending {
 /// Reads a stretch of log that begins with a segment, in pieces of any size.
 pub(crate) struct Records {
     identifier: u64,
+    /// The timeline and where its ancestors ended, when pages must say so.
+    timeline: Option<(u32, History)>,
     segment_size: u64,
     at: u64,
     header: Vec<u8>,
@@ -60,6 +62,7 @@ impl Records {
     pub(crate) fn new(identifier: u64, start: Lsn, segment_size: u64) -> Self {
         Self {
             identifier,
+            timeline: None,
             segment_size,
             at: start.0,
             header: Vec::with_capacity(LONG),
@@ -68,6 +71,12 @@ impl Records {
             record: None,
             endings: Vec::new(),
         }
+    }
+
+    /// Wants every page to have been written on this timeline, or before it began on the ancestor of that time.
+    pub(crate) fn on(mut self, timeline: u32, history: History) -> Self {
+        self.timeline = Some((timeline, history));
+        self
     }
 
     /// Transactions that ended since the last call.
@@ -124,6 +133,14 @@ impl Records {
         let number = |at: usize| header[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         if number(8) != begins {
             return Err(self.damaged(&format!("the page says that it is at {}", Lsn(number(8)))));
+        }
+        let written_on = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+        if let Some((timeline, history)) = &self.timeline
+            && written_on != history.timeline_at(Lsn(begins), *timeline)
+        {
+            return Err(
+                self.damaged(&format!("the page was written on timeline {written_on}, which is not {timeline}'s here"))
+            );
         }
         if header.len() == LONG {
             if number(24) != self.identifier {
