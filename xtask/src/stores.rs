@@ -15,7 +15,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-mover"]);
     command
-        .args(["--test", "conformance", "--test", "sftp", "--", "--ignored"])
+        .args(["--test", "conformance", "--test", "sftp", "--test", "ftp", "--", "--ignored"])
         .env("KBBACKUP_TEST_SERVERS", servers(root)?);
     ensure!(command.status().context("cannot run cargo")?.success(), "a back end does not do what it must");
     Ok(())

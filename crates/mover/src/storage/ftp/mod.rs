@@ -189,29 +189,38 @@ impl Ftp {
         self.resting().push(held);
     }
 
+    /// Asks over one connection, and gives it with the answer. What comes of the question is open when it breaks.
+    async fn try_once<T>(&self, args: &[&str], ask: Ask<T>) -> Result<(Held, T)> {
+        let failed = match self.take().await {
+            Ok(mut held) => match timeout(ANSWER, ask(&mut held.connection, args)).await {
+                Ok(Ok(answer)) => return Ok((held, answer)),
+                Ok(Err(error)) if is_broken(&error) => fault(&error),
+                Ok(Err(error)) => {
+                    self.give_back(held);
+                    return Err(fault(&error));
+                }
+                Err(_) => Error::new(
+                    Cause::Unreachable,
+                    format!("operation timeout reached: no answer within {} seconds", ANSWER.as_secs()),
+                ),
+            },
+            Err(error) => error,
+        };
+        // The others are as old as this one, or older.
+        self.resting().clear();
+        Err(failed)
+    }
+
     /// Asks, again over a new connection when one breaks. Returns the connection with the answer.
     async fn ask_and_hold<T>(&self, args: &[&str], ask: Ask<T>) -> Result<(Held, T)> {
         let mut tried = 0;
         loop {
-            let failed = match self.take().await {
-                Ok(mut held) => match timeout(ANSWER, ask(&mut held.connection, args)).await {
-                    Ok(Ok(answer)) => return Ok((held, answer)),
-                    Ok(Err(error)) if is_broken(&error) => fault(&error),
-                    Ok(Err(error)) => {
-                        self.give_back(held);
-                        return Err(fault(&error));
-                    }
-                    Err(_) => Error::new(
-                        Cause::Unreachable,
-                        format!("operation timeout reached: no answer within {} seconds", ANSWER.as_secs()),
-                    ),
-                },
-                Err(error) => error,
+            let failed = match self.try_once(args, ask).await {
+                Err(error) if error.is(Cause::Unreachable) => error,
+                done => return done,
             };
-            // The others are as old as this one, or older.
-            self.resting().clear();
             tried += 1;
-            if tried == TRIES || !failed.is(Cause::Unreachable) {
+            if tried == TRIES {
                 return Err(failed);
             }
             tokio::time::sleep(PAUSE * (1 << tried)).await;
@@ -259,15 +268,21 @@ impl Files for Ftp {
         Ok(Box::new(Upload { ftp: self.clone(), held, transfer }))
     }
 
+    /// Asked once: whether it was done when its answer was lost, the tree finds out.
     async fn rename(&self, from: &str, to: &str) -> Result<()> {
         let ask: Ask<()> = |connection, args| connection.rename(args[0], args[1]).boxed();
-        match self.ask(&[from, to], ask).await {
+        let once = async || -> Result<()> {
+            let (held, ()) = self.try_once(&[from, to], ask).await?;
+            self.give_back(held);
+            Ok(())
+        };
+        match once().await {
             Err(error) if error.is(Cause::Unreachable) => Err(error),
             // Some servers rename over a file, some refuse.
             Err(error) => match self.stat(to).await? {
                 Some(item) if !item.dir && self.stat(from).await?.is_some() => {
                     self.remove(to).await?;
-                    self.ask(&[from, to], ask).await
+                    once().await
                 }
                 _ => Err(error),
             },
