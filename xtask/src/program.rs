@@ -50,7 +50,17 @@ pub(crate) fn test_env() -> Result<Vec<(&'static str, OsString)>> {
     let mut env: Vec<_> =
         all.into_iter().map(|(variable, name)| Ok((variable, name.path()?.into_os_string()))).collect::<Result<_>>()?;
     env.push(("KBBACKUP_TEST_POSTGRES", postgres()?.into_os_string()));
+    env.push(("KBBACKUP_TEST_SHELLCHECK", shellcheck()?.into_os_string()));
     Ok(env)
+}
+
+/// What looks at the scripts of the ActionSets; Debian's is installed where there is none.
+fn shellcheck() -> Result<PathBuf> {
+    let program = PathBuf::from("/usr/bin/shellcheck");
+    if !program.exists() {
+        debian::install(&["shellcheck"])?;
+    }
+    Ok(program)
 }
 
 /// The folder of the newest `PostgreSQL` server's programs; Debian's is installed where there is none.

@@ -1,6 +1,6 @@
 //! The oracle: a writer outside of the database that keeps a record of what the database acknowledged.
 //!
-//! Each entry is one committed row, with the log position before its commit and after the acknowledgement. A database
+//! How a database is written to is its [`Tongue`]; what is done with the answers is the same for all. Each entry is one committed row, with the log position before its commit and after the acknowledgement. A database
 //! restored to position P must hold exactly a prefix of the entries: all that were acknowledged at or before P, none that
 //! began after it, in order, with the right payload.
 
@@ -38,14 +38,40 @@ pub struct Ledger {
 /// SQL that makes the ledger's table.
 pub const CREATE: &str = "create table if not exists ledger (id bigint primary key, payload text not null)";
 
+/// How a database is asked to commit a row, and where it stands. Each statement gives one line: a position as [`Lsn`] reads it.
+#[derive(Clone, Copy)]
+pub struct Tongue {
+    /// The client inside of the pod: statements come by standard input, line by line, and are answered at once.
+    pub client: &'static [&'static str],
+    /// Commits the row of this number, and gives the position before its commit.
+    pub insert: fn(u64) -> String,
+    /// Gives the position now.
+    pub position: &'static str,
+}
+
+/// PostgreSQL's positions are those of its log.
+pub const POSTGRES: Tongue = Tongue {
+    client: &["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres"],
+    insert: |id| format!("insert into ledger values ({id}, md5('{id}')) returning pg_current_wal_insert_lsn();"),
+    position: "select pg_current_wal_insert_lsn();",
+};
+
 impl Ledger {
     /// Starts writing rows through `kubectl exec` into `pod`, one transaction after the other.
     ///
     /// # Errors
     /// When the session cannot be opened.
     pub fn start(kubectl: &Kubectl, pod: &str) -> Result<Self> {
+        Self::start_in(kubectl, pod, POSTGRES)
+    }
+
+    /// The same for any database.
+    ///
+    /// # Errors
+    /// When the session cannot be opened.
+    pub fn start_in(kubectl: &Kubectl, pod: &str, tongue: Tongue) -> Result<Self> {
         let child = kubectl
-            .command(&["exec", "-i", pod, "--", "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres"])
+            .command(&[&["exec", "-i", pod, "--"], tongue.client].concat())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -55,7 +81,7 @@ impl Ledger {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let (entries, stop) = (entries.clone(), stop.clone());
-            std::thread::spawn(move || write_rows(child, &entries, &stop))
+            std::thread::spawn(move || write_rows(child, tongue, &entries, &stop))
         };
         Ok(Self { entries, stop, thread: Some(thread) })
     }
@@ -107,7 +133,7 @@ impl Drop for Ledger {
     }
 }
 
-fn write_rows(mut child: Child, entries: &Mutex<Vec<Entry>>, stop: &AtomicBool) -> Result<()> {
+fn write_rows(mut child: Child, tongue: Tongue, entries: &Mutex<Vec<Entry>>, stop: &AtomicBool) -> Result<()> {
     let mut input = child.stdin.take().context("no pipe to psql")?;
     let mut output = BufReader::new(child.stdout.take().context("no pipe from psql")?);
     let mut ask = move |sql: &str| -> Result<Lsn> {
@@ -119,10 +145,9 @@ fn write_rows(mut child: Child, entries: &Mutex<Vec<Entry>>, stop: &AtomicBool) 
     let mut id = 0;
     while !stop.load(Ordering::Relaxed) {
         id += 1;
-        let insert = format!("insert into ledger values ({id}, md5('{id}')) returning pg_current_wal_insert_lsn();");
         // Two statements, two transactions: the second is sent only after the first was acknowledged.
-        let before = ask(&insert)?;
-        let after = ask("select pg_current_wal_insert_lsn();")?;
+        let before = ask(&(tongue.insert)(id))?;
+        let after = ask(tongue.position)?;
         entries.lock().unwrap_or_else(PoisonError::into_inner).push(Entry { id, before, after });
     }
     drop(ask);

@@ -76,7 +76,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         user_env: &[],
         default_user: "root",
         password_env: &["MARIADB_ROOT_PASSWORD", "MYSQL_ROOT_PASSWORD"],
-        methods: &[Method { name: "full", action_set: "mariadb-backup" }],
+        methods: &[Method { name: "full", action_set: "kbb-mariadb-full" }],
     },
     Engine {
         name: "mysql",

@@ -115,7 +115,8 @@ fn folders(mode: &str, paths: &str) -> String {
 fn entrypoint(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Postgres(_) => Some("postgres-entrypoint.sh"),
-        Kind::MariaDb | Kind::MySql | Kind::Command(_) => None,
+        Kind::MariaDb | Kind::MySql => Some("mysql-entrypoint.sh"),
+        Kind::Command(_) => None,
     }
 }
 
@@ -136,12 +137,12 @@ fn config(kind: Kind) -> Config {
             stop_signal: "SIGINT".to_owned(),
             ..Config::default()
         },
-        Kind::MariaDb => {
-            Config { cmd: words(&["mariadbd", "--user=mysql"]), env: vec![format!("PATH={path}")], ..Config::default() }
-        }
-        Kind::MySql => {
-            Config { cmd: words(&["mysqld", "--user=mysql"]), env: vec![format!("PATH={path}")], ..Config::default() }
-        }
+        Kind::MariaDb | Kind::MySql => Config {
+            entrypoint: words(&["docker-entrypoint.sh"]),
+            cmd: words(&[if kind == Kind::MySql { "mysqld" } else { "mariadbd" }, "--user=mysql"]),
+            env: vec![format!("PATH={path}")],
+            ..Config::default()
+        },
         Kind::Command(command) => {
             Config { cmd: words(command), env: vec![format!("PATH={path}")], ..Config::default() }
         }
