@@ -29,6 +29,7 @@ mod snapshot_pitr;
 mod snapshots;
 mod sweep;
 mod tls;
+mod volumes;
 
 use anyhow::Result;
 use kbbackup_testing::kubectl::Kubectl;
