@@ -16,11 +16,11 @@ pub(crate) struct Binaries {
     pub mover: PathBuf,
 }
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds the release binaries, linked statically so that they run in any image.
 pub(crate) fn build(root: &Path) -> Result<Binaries> {
-    let built = cargo(root, &["kbbackup-mover", "kbbackup-controller", "kubectl-kbbackup"])?;
+    let built = cargo(root, "release", TARGET, &["kbbackup-mover", "kbbackup-controller", "kubectl-kbbackup"])?;
     let bin = target_dir(root).join("kubectl-plugin");
     std::fs::create_dir_all(&bin)?;
     for name in ["kubectl-kbbackup", "kubectl_complete-kbbackup"] {
@@ -34,19 +34,19 @@ pub(crate) fn build(root: &Path) -> Result<Binaries> {
 
 /// Builds the mover alone, the same way.
 pub(crate) fn mover(root: &Path) -> Result<PathBuf> {
-    Ok(cargo(root, &["kbbackup-mover"])?.join("datasafed"))
+    Ok(cargo(root, "release", TARGET, &["kbbackup-mover"])?.join("datasafed"))
 }
 
-/// Returns the folder with the binaries of these packages.
-fn cargo(root: &Path, packages: &[&str]) -> Result<PathBuf> {
+/// Builds packages by a profile of the workspace, for a target of Rust's. Returns the folder with their binaries.
+pub(crate) fn cargo(root: &Path, profile: &str, target: &str, packages: &[&str]) -> Result<PathBuf> {
     let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root).args(["build", "--quiet", "--locked", "--release", "--target", TARGET]);
+    command.current_dir(root).args(["build", "--quiet", "--locked", "--profile", profile, "--target", target]);
     for package in packages {
         command.args(["-p", package]);
     }
     let status = command.env("RUSTFLAGS", "-C target-feature=+crt-static").status().context("cannot run cargo")?;
-    ensure!(status.success(), "cargo build --release failed");
-    Ok(target_dir(root).join(TARGET).join("release"))
+    ensure!(status.success(), "cargo build --profile {profile} --target {target} failed");
+    Ok(target_dir(root).join(target).join(profile))
 }
 
 fn target_dir(root: &Path) -> PathBuf {

@@ -12,6 +12,7 @@ mod cluster;
 mod codegen;
 mod demo;
 mod deny;
+mod dist;
 mod metrics;
 mod program;
 mod site;
@@ -27,6 +28,7 @@ enum Chore {
     Cluster(cluster::Args),
     Codegen(codegen::Args),
     Demo(demo::Args),
+    Dist(dist::Args),
     Program(program::Args),
     Test(test::Args),
 }
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Chore::Cluster(args) => cluster::run(&args),
         Chore::Codegen(args) => codegen::run(&root(), args.check),
         Chore::Demo(args) => demo::run(&root(), &args),
+        Chore::Dist(args) => dist::run(&root(), &args),
         Chore::Program(args) => program::run(&args),
         Chore::Test(args) => test::run(&root(), &args),
     };

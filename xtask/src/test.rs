@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::{self, Options, s3};
-use crate::{chart, codegen, deny, metrics, program, site, stores, ui};
+use crate::{chart, codegen, deny, dist, metrics, program, site, stores, ui};
 
 /// Runs the tests: all of them, or the kinds named
 #[derive(clap::Args)]
@@ -47,6 +47,8 @@ enum Kind {
     Metrics,
     /// The storage driver of the test cluster, by csi-sanity
     Driver,
+    /// The plugin's package, by krew
+    Dist,
     /// Tests on the cluster
     E2e,
 }
@@ -63,12 +65,13 @@ impl Kind {
             Self::Chart => "the chart",
             Self::Metrics => "metrics",
             Self::Driver => "the storage driver of the test cluster",
+            Self::Dist => "the plugin's package",
             Self::E2e => "tests on the cluster",
         }
     }
 }
 
-const ALL: [Kind; 10] = [
+const ALL: [Kind; 11] = [
     Kind::Fmt,
     Kind::Codegen,
     Kind::Clippy,
@@ -78,6 +81,7 @@ const ALL: [Kind; 10] = [
     Kind::Chart,
     Kind::Metrics,
     Kind::Driver,
+    Kind::Dist,
     Kind::E2e,
 ];
 
@@ -97,6 +101,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
             Kind::Chart => chart::check(root),
             Kind::Metrics => metrics::check(root),
             Kind::Driver => cluster::sanity(),
+            Kind::Dist => dist::check(root),
             Kind::E2e => end_to_end(root, args),
         })?;
     }

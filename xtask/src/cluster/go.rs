@@ -52,6 +52,10 @@ pub(crate) const HELM: Program = tool("helm", "helm.sh/helm/v4/cmd/helm", &[]);
 /// Not part of the cluster: checks metrics as `promtool check metrics` does.
 pub(crate) const PROMLINT: Program = tool("promlint", "./promlint", &["promlint"]);
 
+/// Not part of the cluster: installs plugins of kubectl, and judges their manifests.
+pub(crate) const KREW: Program = krew("krew", "sigs.k8s.io/krew/cmd/krew");
+pub(crate) const KREW_RULES: Program = krew("krew-rules", "sigs.k8s.io/krew/cmd/validate-krew-manifest");
+
 /// Not part of the cluster: what the mover is measured beside.
 pub(crate) const BENCH_RCLONE: Program = bench("bench-rclone", "./rclone", &["rclone"]);
 pub(crate) const RESTIC: Program = bench("restic", "github.com/restic/restic/cmd/restic", &[]);
@@ -66,6 +70,10 @@ const fn s3(name: &'static str, package: &'static str, sources: &'static [&'stat
 
 const fn tool(name: &'static str, package: &'static str, sources: &'static [&'static str]) -> Program {
     Program { name, module: "tools", package, sources, ldflags: "-s -w", links: &[] }
+}
+
+const fn krew(name: &'static str, package: &'static str) -> Program {
+    Program { name, module: "krew", package, sources: &[], ldflags: "-s -w", links: &[] }
 }
 
 const fn bench(name: &'static str, package: &'static str, sources: &'static [&'static str]) -> Program {

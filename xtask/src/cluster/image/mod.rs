@@ -12,7 +12,7 @@ mod debian;
 mod oci;
 pub(crate) mod recipes;
 
-pub(crate) use oci::Config;
+pub(crate) use oci::{Config, architecture};
 
 /// An image as an OCI archive on disk.
 #[derive(Clone, Debug)]

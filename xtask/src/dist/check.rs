@@ -1,0 +1,40 @@
+//! The release as its users get it: krew's own rules, and krew itself, which installs it and takes it away.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{PLATFORMS, PLUGIN, VERSION, archive, manifest};
+use crate::artifacts;
+use crate::cluster::{go, sh};
+
+/// Packs the plugin, fills the manifest, has krew judge and install both, and runs what it installed.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let out = dir.path();
+    // The binary of the other tests: what is looked at is the package.
+    let plugin = artifacts::build(root)?.bin.join(PLUGIN);
+    let platform = PLATFORMS.iter().find(|platform| platform.target == artifacts::TARGET).context("no platform")?;
+    let packed = out.join(platform.archive());
+    archive::write(root, &plugin, &packed)?;
+    let filled = manifest::fill(&manifest::template(root)?, "https://releases.test", &archive::all(out)?)?;
+    let file = out.join("kbbackup.yaml");
+    fs::write(&file, filled)?;
+
+    let judge = go::KREW_RULES.path()?;
+    sh::output(sh::command(judge, ["-skip-install", "-manifest"]).arg(&file))?;
+    let krew = |words: &[&str]| {
+        let mut command = sh::command(go::KREW.path()?, words);
+        Ok::<_, anyhow::Error>(command.env("KREW_ROOT", out.join("krew")).stdin(std::process::Stdio::null()).output()?)
+    };
+    let (manifest, packed) = (format!("--manifest={}", file.display()), format!("--archive={}", packed.display()));
+    let installed = krew(&["install", &manifest, &packed])?;
+    ensure!(installed.status.success(), "krew refused: {}", String::from_utf8_lossy(&installed.stderr));
+    let place = out.join("krew/bin").join(PLUGIN);
+    let said = sh::output(&mut sh::command(&place, ["version", "--client", "-o", "json"]))?;
+    ensure!(said.contains(VERSION), "krew's copy says {said}");
+    let removed = krew(&["uninstall", "kbbackup"])?;
+    ensure!(removed.status.success() && !place.exists(), "krew could not take it away again");
+    Ok(())
+}
