@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{chart, ui};
+use crate::{actionsets, chart, ui};
 
 /// Writes the generated files anew
 #[derive(clap::Args)]
@@ -63,11 +63,16 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
         ensure!(status.success(), "the generator of rights and settings failed ({status})");
     }
     // The chart copies what the others have written.
-    let copies = chart::generate(root, check)?;
-    if check {
-        stale.extend(copies);
-    } else {
-        ui::note(format!("copies in the chart: {} changed", copies.len()));
+    for (what, generate) in [
+        ("assembled ActionSets", actionsets::generate as fn(&Path, bool) -> _),
+        ("copies in the chart", chart::generate),
+    ] {
+        let changed: Vec<String> = generate(root, check)?;
+        if check {
+            stale.extend(changed);
+        } else {
+            ui::note(format!("{what}: {} changed", changed.len()));
+        }
     }
     ensure!(stale.is_empty(), "stale: {}\nhint: run cargo xtask codegen", stale.join(", "));
     Ok(())

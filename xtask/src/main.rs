@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod actionsets;
 mod artifacts;
 mod bench;
 mod chart;

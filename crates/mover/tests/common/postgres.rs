@@ -16,6 +16,7 @@ pub(crate) struct Postgres {
     pub(crate) port: u16,
     bin: PathBuf,
     dir: TempDir,
+    data: PathBuf,
 }
 
 /// The server that `cargo xtask test` names, else the newest that is installed; `None` where there is none.
@@ -62,7 +63,7 @@ impl Postgres {
         let dir = Self::folder();
         let (data, password) = (dir.path().join("data"), dir.path().join("password"));
         fs::write(&password, PASSWORD).unwrap();
-        let made = Self { port: free_port(), bin: bin.to_owned(), dir };
+        let made = Self { port: free_port(), bin: bin.to_owned(), dir, data: data.clone() };
         let flags = ["-U", "postgres", "-A", "scram-sha-256", "--no-sync", "--wal-segsize=1", "-E", "UTF8", "-D"];
         succeeds(as_owner(&bin.join("initdb")).args(flags).arg(&data).arg("--pwfile").arg(&password));
         let conf = "track_commit_timestamp = on\nwal_level = replica\nmax_wal_size = 8MB\nmin_wal_size = 2MB\n\
@@ -73,7 +74,17 @@ impl Postgres {
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.data.clone()
+    }
+
+    /// A server on a data directory that somebody else has made.
+    pub(crate) fn adopt(&self, data: &Path) -> Self {
+        Self { port: free_port(), bin: self.bin.clone(), dir: Self::folder(), data: data.to_owned() }
+    }
+
+    fn unmade(&self) -> Self {
+        let dir = Self::folder();
+        Self { port: free_port(), bin: self.bin.clone(), data: dir.path().join("data"), dir }
     }
 
     /// Appends to its configuration.
@@ -141,7 +152,7 @@ impl Postgres {
 
     /// A copy of this server as it is now, not started.
     pub(crate) fn base_backup(&self, more: &[&str]) -> Self {
-        let copy = Self { port: free_port(), bin: self.bin.clone(), dir: Self::folder() };
+        let copy = self.unmade();
         let mut command = as_owner(&self.bin.join("pg_basebackup"));
         let port = self.port.to_string();
         command.args([
@@ -164,7 +175,7 @@ impl Postgres {
 
     /// An unstarted copy once more.
     pub(crate) fn again(&self) -> Self {
-        let copy = Self { port: free_port(), bin: self.bin.clone(), dir: Self::folder() };
+        let copy = self.unmade();
         succeeds(as_owner(Path::new("cp")).arg("-a").arg(self.data()).arg(copy.data()));
         copy
     }

@@ -1,0 +1,349 @@
+//! The ActionSets of `PostgreSQL`, their scripts run here as a pod would, against a real server.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::archive::{server, write, write_much};
+use common::postgres::{PASSWORD, Postgres};
+use common::{BIN, not_tried};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A repository of files, and what pods have beside it.
+struct Site {
+    server: Postgres,
+    dir: TempDir,
+}
+
+/// An action of an ActionSet with the environment of its pod.
+struct Action {
+    command: Command,
+    info: PathBuf,
+    result: PathBuf,
+}
+
+struct Done {
+    ok: bool,
+    told: String,
+    info: Value,
+    result: Value,
+}
+
+impl Site {
+    /// `None` where this machine cannot play a pod.
+    fn new() -> Option<Self> {
+        let is_root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0;
+        if !is_root {
+            not_tried("the scripts run as root in their pods, and this is another user");
+            return None;
+        }
+        let site = Self { server: server()?, dir: tempfile::tempdir().unwrap() };
+        fs::set_permissions(site.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(site.dir.path().join("repo")).unwrap();
+        Some(site)
+    }
+
+    /// The script of `phase`, for example `backupData`, with the defaults of its parameters.
+    fn action(&self, action_set: &str, phase: &str, backup: &str) -> Action {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/actionsets");
+        let text = fs::read_to_string(root.join(format!("kbb-postgres-{action_set}.yaml"))).unwrap();
+        let pod = self.dir.path().join(format!("{backup}-{phase}"));
+        fs::create_dir_all(&pod).unwrap();
+        let (info, result) = (pod.join("backup.info"), pod.join("result"));
+        // Where the kubelet puts them belongs to no test.
+        let script = script(&text, phase)
+            .replace("/dp_downward", pod.to_str().unwrap())
+            .replace("/dev/termination-log", result.to_str().unwrap());
+        let mut command = Command::new("bash");
+        command.args(["-c", &script]).env_clear().envs(defaults(&text)).stdin(Stdio::null());
+        let bin = Path::new(BIN).parent().unwrap();
+        let servers = common::postgres::installed().unwrap();
+        command
+            .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", servers.display()))
+            .env("HOSTNAME", "pod-0")
+            .env("TMPDIR", &pod)
+            .env("DP_DATASAFED_BIN_PATH", bin)
+            .env("DATASAFED_LOCAL_BACKEND_PATH", self.dir.path().join("repo"))
+            .env("DP_BACKUP_NAME", backup)
+            .env("DP_BACKUP_ROOT_PATH", "/space/pg")
+            .env("DP_BACKUP_BASE_PATH", format!("/space/pg/{backup}"))
+            .env("DP_BACKUP_INFO_FILE", &info)
+            .env("KBBACKUP_BACKUP_UID", "11111111-2222-4333-8444-555555555555")
+            .env("DP_DB_HOST", "127.0.0.1")
+            .env("DP_DB_PORT", self.server.port.to_string())
+            .env("DP_DB_USER", "postgres")
+            .env("DP_DB_PASSWORD", PASSWORD);
+        Action { command, info, result }
+    }
+
+    #[track_caller]
+    fn full(&self, backup: &str) -> Value {
+        let done = self.action("full", "backupData", backup).run();
+        assert!(done.ok, "{}", done.told);
+        done.info
+    }
+
+    /// Starts the archiver and waits until it says that times can be reached.
+    #[track_caller]
+    fn archive(&self) -> (Child, PathBuf) {
+        let mut action = self.action("continuous", "backupData", "log");
+        action.command.env("heartbeatSeconds", "1").env("partialSeconds", "1");
+        let log = fs::File::create(self.dir.path().join("archive.log")).unwrap();
+        let child = action.command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        wait(&action.info, &|info| info["timeRange"]["end"].is_string());
+        (child, action.info)
+    }
+
+    /// Where a restore puts a data directory. The server that will use it is not root.
+    fn place(&self, name: &str) -> PathBuf {
+        let place = self.dir.path().join(name);
+        fs::create_dir_all(&place).unwrap();
+        place.join("data")
+    }
+
+    fn object(&self, path: &str) -> PathBuf {
+        self.dir.path().join("repo/space/pg").join(path)
+    }
+}
+
+impl Action {
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// What a restore gets to know of its backup.
+    fn knowing(self, info: &Value) -> Self {
+        let extras = self.info.with_file_name("status_extras");
+        fs::write(extras, info["extras"].to_string()).unwrap();
+        self
+    }
+
+    fn run(mut self) -> Done {
+        let output = self.command.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let read = |path: &Path| {
+            fs::read(path)
+                .ok()
+                .map(|bytes| serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{error}: {told}")))
+        };
+        let (info, result) = (read(&self.info).unwrap_or_default(), read(&self.result).unwrap_or_default());
+        Done { ok: output.status.success(), info, result, told }
+    }
+
+    #[track_caller]
+    fn refused_for(self, why: &str) {
+        let exit_file = self.info.with_file_name("backup.info.exit");
+        let is_backup = self.info.to_str().unwrap().contains("backupData");
+        let done = self.run();
+        assert!(!done.ok && done.told.contains(why), "{why:?} is not in\n{}", done.told);
+        assert_eq!(exit_file.exists(), is_backup);
+        assert!(!done.told.contains(PASSWORD));
+    }
+}
+
+#[track_caller]
+fn wait(info: &Path, done: &dyn Fn(&Value) -> bool) -> Value {
+    let began = Instant::now();
+    loop {
+        let told: Value = fs::read(info).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        if done(&told) {
+            return told;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{told}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The block behind `bash -c` of an action.
+fn script(text: &str, phase: &str) -> String {
+    let action = text.find(&format!(" {phase}:")).unwrap();
+    let block = &text[action..][text[action..].find("- |\n").unwrap() + 4..];
+    let indent = block.len() - block.trim_start_matches(' ').len();
+    let of_block = |line: &&str| line.is_empty() || line.starts_with(&" ".repeat(indent));
+    let lines = block.lines().take_while(of_block).map(|line| line.get(indent..).unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The values under `env`.
+fn defaults(text: &str) -> Vec<(String, String)> {
+    let pair = |line: &str| {
+        let (name, value) = line.trim().strip_prefix("- {name: ")?.strip_suffix('}')?.split_once(", value: ")?;
+        Some((name.to_owned(), value.trim_matches('"').to_owned()))
+    };
+    text.lines().filter_map(pair).collect()
+}
+
+const CONTENT: &str = "select n from ledger order by n";
+
+#[test]
+fn a_full_backup_with_tablespaces_comes_back_as_it_was() {
+    let Some(site) = Site::new() else { return };
+    write_much(&site.server);
+    let location = site.place("elsewhere");
+    fs::create_dir_all(&location).unwrap();
+    let _ = Command::new("chown").args(["postgres:postgres"]).arg(&location).status();
+    site.server.ask("create extension amcheck");
+    let plain = site.full("plain");
+    assert_eq!(plain["extras"][0]["parent"], "");
+    site.server.ask(&format!("create tablespace apart location '{}'", location.display()));
+    site.server.ask("create table far (n int) tablespace apart");
+    site.server.ask("insert into far select generate_series(1, 1000)");
+    site.full("spread");
+    assert!(site.object("spread/COMPLETE").exists());
+    assert_eq!(site.server.ask("select count(*) from pg_replication_slots"), "0");
+
+    let data = site.place("restored");
+    let apart = site.dir.path().join("tablespaces");
+    let restore = |backup: &str, data: &Path| {
+        site.action("full", "prepareData", backup)
+            .env("KBB_DATA_DIR", data.to_str().unwrap())
+            .env("KBB_TABLESPACE_DIR", apart.to_str().unwrap())
+    };
+    let done = restore("spread", &data).run();
+    assert!(done.ok, "{}", done.told);
+    assert!(done.result["position"].as_str().unwrap().contains('/'), "{}", done.result);
+    let copy = site.server.adopt(&data);
+    copy.start();
+    assert_eq!(copy.ask(CONTENT), site.server.ask(CONTENT));
+    assert_eq!(copy.ask("select sum(n) from far"), "500500");
+    assert!(
+        copy.ask("select pg_tablespace_location(oid) from pg_tablespace where spcname = 'apart'")
+            .starts_with(apart.to_str().unwrap())
+    );
+    drop(copy);
+
+    restore("spread", &data).refused_for("is not empty");
+    let other = site.place("other");
+    let sums = site.object("spread/sums");
+    let text = fs::read_to_string(&sums).unwrap();
+    fs::write(&sums, text.replacen('a', "b", 1)).unwrap();
+    restore("spread", &other).refused_for("is not what COMPLETE says");
+    fs::remove_file(site.object("spread/COMPLETE")).unwrap();
+    restore("spread", &other).refused_for("never became whole");
+    let base = site.object("plain/base.tar.zst");
+    fs::copy(site.object("spread/base.tar.zst"), &base).unwrap();
+    restore("plain", &other).refused_for("its digest is another");
+}
+
+#[test]
+fn a_retry_reports_what_is_stored_and_an_increment_says_what_it_needs() {
+    let Some(site) = Site::new() else { return };
+    let first = site.full("full");
+    let again = site.action("full", "backupData", "full").run();
+    assert!(again.told.contains("an earlier attempt has stored everything"), "{}", again.told);
+    assert_eq!(again.info, first);
+    if site.server.ask("show server_version_num").as_str() < "170000" {
+        let increment = site.action("incremental", "backupData", "increment").env("DP_PARENT_BACKUP_NAME", "full");
+        increment.refused_for("incremental backups need PostgreSQL 17");
+    }
+    let wrong = site.action("full", "backupData", "wrong").env("DP_DB_PASSWORD", "battery-staple");
+    wrong.refused_for("cannot log in");
+}
+
+#[test]
+fn the_log_is_replayed_on_a_base_to_the_target_and_the_position_is_told() {
+    let Some(site) = Site::new() else { return };
+    let (mut archiver, info) = site.archive();
+    write(&site.server, 3);
+    site.full("base");
+    write_much(&site.server);
+    write(&site.server, 5);
+    let middle = site.server.ask("select max(n), pg_current_wal_insert_lsn() from ledger");
+    let (middle, lsn) = middle.split_once('|').unwrap();
+    let time = site.server.ask("select ceil(extract(epoch from clock_timestamp()))::bigint");
+    std::thread::sleep(Duration::from_millis(1100));
+    write(&site.server, 5);
+    let end = site.server.ask("select pg_current_wal_flush_lsn()");
+    let is_stored = |info: &Value| {
+        let stored = info["extras"][0]["end_lsn"].as_str().unwrap_or("0/0");
+        site.server.ask(&format!("select '{stored}'::pg_lsn >= '{end}'::pg_lsn")) == "t"
+    };
+    let log = wait(&info, &is_stored);
+    let _ = Command::new("kill").arg(archiver.id().to_string()).status();
+    assert_eq!(archiver.wait().unwrap().code(), Some(0));
+
+    let base = |data: &Path| {
+        let base = site.action("full", "prepareData", "base").env("KBB_DATA_DIR", data.to_str().unwrap());
+        let done = base.env("DP_RESTORE_TIMESTAMP", &time).run();
+        assert!(done.ok, "{}", done.told);
+    };
+    let replay = |data: &Path| {
+        let replay = site.action("continuous", "prepareData", "log").knowing(&log).env("DP_BASE_BACKUP_NAME", "base");
+        replay.env("KBB_DATA_DIR", data.to_str().unwrap()).env("DP_RESTORE_TIMESTAMP", &time)
+    };
+    let all = site.server.ask("select max(n) from ledger");
+    for (target, value, last) in [("time", "", middle), ("lsn", lsn, middle), ("latest", "", all.as_str())] {
+        let data = site.place(target);
+        base(&data);
+        let done = replay(&data).env("target", target).env("targetValue", value).run();
+        assert!(done.ok, "{target}: {}", done.told);
+        let copy = site.server.adopt(&data);
+        copy.start();
+        assert_eq!(copy.ask("select max(n) from ledger"), last, "{target}: {}", done.told);
+        assert_eq!(copy.ask("select count(*) from ledger"), last, "{target}");
+        assert_eq!(done.result["timeline"], "2");
+        let reached = done.result["position"].as_str().unwrap();
+        assert_eq!(copy.ask(&format!("select '{reached}'::pg_lsn >= '{lsn}'::pg_lsn")), "t", "{}", done.result);
+        assert!(!data.join(".kbbackup-restore").exists());
+        drop(copy);
+        replay(&data).refused_for("this restore did not put there");
+    }
+    let data = site.place("beyond");
+    base(&data);
+    replay(&data)
+        .env("DP_RESTORE_TIMESTAMP", "4102444800")
+        .refused_for("before configured recovery target was reached");
+    // What the archive says to hold and does not have is no end.
+    let data = site.place("short");
+    base(&data);
+    let mut more = log.clone();
+    more["extras"][0]["end_lsn"] = "7/0".into();
+    let short =
+        site.action("continuous", "prepareData", "log").knowing(&more).env("KBB_DATA_DIR", data.to_str().unwrap());
+    short.env("DP_RESTORE_TIMESTAMP", &time).env("target", "latest").refused_for("holds everything before 7/0");
+
+    let slots = "select count(*) from pg_replication_slots";
+    assert_eq!(site.server.ask(slots), "1");
+    for _ in 0..2 {
+        let done = site.action("continuous", "preDelete", "log").run();
+        assert!(done.ok, "{}", done.told);
+        assert_eq!(site.server.ask(slots), "0");
+    }
+    let gone = site.action("continuous", "preDelete", "log").env("DP_DB_HOST", "").run();
+    assert!(gone.ok && gone.told.contains("the database is gone"), "{}", gone.told);
+}
+
+#[test]
+fn dumps_come_back_one_database_at_a_time_and_overwrite_nothing_unasked() {
+    let Some(site) = Site::new() else { return };
+    write(&site.server, 4);
+    site.server.ask("create role reader login password 'secret-of-reader'");
+    site.server.ask("grant select on ledger to reader");
+    site.server.ask("create database \"it's, odd\"");
+    let done = site.action("dump", "backupData", "all").run();
+    assert!(done.ok, "{}", done.told);
+    let done = site.action("dump", "backupData", "one").env("databases", "postgres").run();
+    assert!(done.ok, "{}", done.told);
+    assert_eq!(fs::read_to_string(site.object("one/databases")).unwrap().lines().count(), 1);
+    site.action("dump", "backupData", "none").env("databases", "missing").refused_for("there is no database missing");
+
+    let restore = |backup: &str| site.action("dump", "postReady", backup);
+    restore("one").refused_for("has tables");
+    site.server.ask("delete from ledger where n > 2");
+    site.server.ask("drop owned by reader");
+    site.server.ask("drop role reader");
+    site.server.ask("drop database \"it's, odd\"");
+    let done = restore("all").env("conflict", "replace").run();
+    assert!(done.ok, "{}", done.told);
+    assert_eq!(site.server.ask("select count(*) from ledger"), "4");
+    assert_eq!(site.server.ask("select has_table_privilege('reader', 'ledger', 'select')"), "t");
+    assert_eq!(site.server.ask("select count(*) from pg_database where datname = 'it''s, odd'"), "1");
+}
