@@ -9,7 +9,7 @@ pub mod kubectl;
 pub mod ledger;
 pub mod lsn;
 pub mod main_job;
-pub mod mariadb;
+pub mod mysql;
 pub mod namespace;
 pub mod postgres;
 pub mod s3;

@@ -79,6 +79,7 @@ pub(crate) fn policy(workload: &StatefulSet, found: &Found, wish: &Wish) -> Resu
         .map(|(name, action_set)| BackupMethod {
             name: name.clone(),
             action_set_name: Some(action_set.clone()),
+            compatible_method: continues(found, action_set, wish),
             target_volumes: target_volumes.clone(),
             env: env.clone(),
             ..BackupMethod::default()
@@ -130,6 +131,12 @@ pub(crate) fn policy(workload: &StatefulSet, found: &Found, wish: &Wish) -> Resu
         status: None,
     };
     Ok(Planned { secrets: secret.into_iter().collect(), policy, notes })
+}
+
+/// The full method that the ActionSet's backups continue, if the policy has it.
+fn continues(found: &Found, action_set: &str, wish: &Wish) -> Option<String> {
+    let full = found.engine.methods.iter().find(|method| method.action_set == action_set)?.full?;
+    wish.methods.iter().any(|(name, _)| name == full).then(|| full.to_owned())
 }
 
 /// `/<name>-<uid8>`: a workload made anew under the same name never writes into the old one's directory.
@@ -296,6 +303,22 @@ mod tests {
         assert!(!serde_json::to_string(&planned.policy).unwrap().contains("hunter2"));
         assert!(!planned.notes.join(" ").contains("hunter2"));
         assert_eq!(planned.policy.spec.target.unwrap().connection_credential.unwrap().secret_name, "pg-kbbackup");
+    }
+
+    #[test]
+    fn an_incremental_method_names_the_full_one_that_the_policy_has() {
+        let mut workload = workload(&json!([{"name": "MARIADB_ROOT_PASSWORD", "value": "hunter2"}]));
+        let pod = workload.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+        pod.containers[0].image = Some("mariadb:11.8".into());
+        let found = detect(&workload, None, None).unwrap();
+        let names = |methods: &[(&str, &str)]| {
+            let methods = methods.iter().map(|(name, set)| ((*name).into(), (*set).into())).collect();
+            let planned = policy(&workload, &found, &Wish { methods, ..Wish::default() }).unwrap();
+            planned.policy.spec.backup_methods.into_iter().map(|method| method.compatible_method).collect::<Vec<_>>()
+        };
+        let both: Vec<_> = found.engine.methods.iter().map(|method| (method.name, method.action_set)).collect();
+        assert_eq!(names(&both), [None, Some("full".to_owned())]);
+        assert_eq!(names(&[("alone", "kbb-mariadb-incremental")]), [None]);
     }
 
     #[test]

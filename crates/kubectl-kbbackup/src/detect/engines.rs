@@ -28,6 +28,16 @@ pub(crate) struct Engine {
 pub(crate) struct Method {
     pub name: &'static str,
     pub action_set: &'static str,
+    /// Name of the full method that an incremental one continues.
+    pub full: Option<&'static str>,
+}
+
+const fn full(action_set: &'static str) -> Method {
+    Method { name: "full", action_set, full: None }
+}
+
+const fn incremental(action_set: &'static str) -> Method {
+    Method { name: "incremental", action_set, full: Some("full") }
 }
 
 pub(crate) const ENGINES: &[Engine] = &[
@@ -63,7 +73,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         user_env: &["POSTGRES_USER", "POSTGRESQL_USERNAME"],
         default_user: "postgres",
         password_env: &["POSTGRES_PASSWORD", "POSTGRESQL_PASSWORD", "POSTGRES_POSTGRES_PASSWORD", "PGPASSWORD"],
-        methods: &[Method { name: "full", action_set: "pg-basebackup" }],
+        methods: &[full("pg-basebackup")],
     },
     Engine {
         name: "mariadb",
@@ -76,7 +86,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         user_env: &[],
         default_user: "root",
         password_env: &["MARIADB_ROOT_PASSWORD", "MYSQL_ROOT_PASSWORD"],
-        methods: &[Method { name: "full", action_set: "kbb-mariadb-full" }],
+        methods: &[full("kbb-mariadb-full"), incremental("kbb-mariadb-incremental")],
     },
     Engine {
         name: "mysql",
@@ -89,7 +99,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         user_env: &[],
         default_user: "root",
         password_env: &["MYSQL_ROOT_PASSWORD"],
-        methods: &[Method { name: "full", action_set: "mysql-clone" }],
+        methods: &[full("kbb-mysql-clone")],
     },
     Engine {
         name: "redis",
@@ -102,7 +112,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         user_env: &[],
         default_user: "default",
         password_env: &["REDIS_PASSWORD", "VALKEY_PASSWORD", "REDISCLI_AUTH"],
-        methods: &[Method { name: "full", action_set: "redis-rdb" }],
+        methods: &[full("kbb-redis-rdb")],
     },
     Engine {
         name: "etcd",
@@ -115,7 +125,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         user_env: &[],
         default_user: "root",
         password_env: &["ETCD_ROOT_PASSWORD"],
-        methods: &[Method { name: "full", action_set: "etcd-snapshot" }],
+        methods: &[full("kbb-etcd")],
     },
     Engine {
         name: "mongodb",
@@ -128,7 +138,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         user_env: &["MONGO_INITDB_ROOT_USERNAME", "MONGODB_ROOT_USER"],
         default_user: "root",
         password_env: &["MONGO_INITDB_ROOT_PASSWORD", "MONGODB_ROOT_PASSWORD"],
-        methods: &[Method { name: "full", action_set: "mongodb-dump" }],
+        methods: &[full("mongodb-dump")],
     },
 ];
 

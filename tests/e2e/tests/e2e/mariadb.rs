@@ -1,18 +1,16 @@
 //! MariaDB by kbb-mariadb-full and kbb-mariadb-incremental: under load, lost, back at the very transaction; and what is
 //! refused on the way.
 
-use kbbackup_e2e::{LIMIT, ended, must_fail, phase};
+use kbbackup_e2e::{LIMIT, must_fail, phase};
 use kbbackup_testing::fixtures;
-use kbbackup_testing::ledger::Ledger;
-use kbbackup_testing::mariadb::{self, BACKUP_PASSWORD, DATA, MariaDb};
-use kbbackup_testing::namespace::TempNamespace;
+use kbbackup_testing::mysql::{self, BACKUP_PASSWORD, DATA, MARIADB, Server};
 use serde_json::{Value, json};
 
 use crate::begin;
-use crate::recipes::{account, method, policy, restore, restored};
+use crate::recipes::{account, amid, lose, method, policy, restore, restored, take};
 
 /// The account of the page that people read, with the password that the policy's Secret has.
-fn create_account(server: &MariaDb) {
+fn create_account(server: &Server) {
     let password = BACKUP_PASSWORD.replace('\\', r"\\").replace('\'', r"\'");
     server.sql(&account("MariaDB").replace('…', &password)).unwrap();
 }
@@ -20,7 +18,7 @@ fn create_account(server: &MariaDb) {
 fn methods() -> Value {
     policy(
         "db",
-        &mariadb::labels("db"),
+        &mysql::labels(MARIADB, "db"),
         "mariadb",
         "mysql",
         &[
@@ -30,26 +28,10 @@ fn methods() -> Value {
     )
 }
 
-fn take(space: &TempNamespace, name: &str, method: &str) -> Value {
-    space.kubectl.apply(&fixtures::backup(name, "db", method).to_string()).unwrap();
-    let object = ended(space, name, LIMIT).unwrap();
-    assert_eq!(phase(&object), "Completed", "{}", object["status"]);
-    object
-}
-
-/// Rows that the ledger gains before and after `action`, so that the action's moment lies between rows.
-fn amid<T>(ledger: &Ledger, action: impl FnOnce() -> T) -> (usize, T) {
-    ledger.wait_for(ledger.len() + 20).unwrap();
-    let before = ledger.len();
-    let result = action();
-    ledger.wait_for(ledger.len() + 20).unwrap();
-    (before, result)
-}
-
 #[test]
 fn mariadb_comes_back_at_the_transaction_of_its_last_increment() {
     let (cluster, space) = begin("mariadb").unwrap();
-    let server = MariaDb::create(&space.kubectl, "db", "1Gi").unwrap();
+    let server = Server::create(&space.kubectl, MARIADB, "db", "1Gi").unwrap();
     create_account(&server);
     server.fill().unwrap();
     space.kubectl.apply(&methods().to_string()).unwrap();
@@ -66,13 +48,10 @@ fn mariadb_comes_back_at_the_transaction_of_its_last_increment() {
     assert_eq!(extras["parent"], "i1");
     assert!(extras["from_lsn"].as_str().unwrap().parse::<u64>().unwrap() > 0, "{extras}");
 
-    // Everything is lost: the place of the restore has never seen the database.
-    space.kubectl.run(&["delete", "statefulset", "db", "--timeout=120s"]).unwrap();
-    space.kubectl.run(&["delete", "pvc,service,secret", "--all", "--timeout=120s"]).unwrap();
-    let elsewhere = TempNamespace::new(&cluster, "mariadb-back").unwrap();
+    let elsewhere = lose(&space, &cluster, "i2");
     for (backup, from) in [("full", &space.name), ("i2", &space.name)] {
         let allowed = format!("kbbackup.io/allow-restore-to={}", elsewhere.name);
-        space.kubectl.run(&["annotate", "backup", backup, &allowed]).unwrap();
+        space.kubectl.run(&["annotate", "backup", backup, &allowed, "--overwrite"]).unwrap();
         let name = format!("r-{backup}");
         let claim = if backup == "i2" { "data-db-0" } else { "of-the-full-one" };
         elsewhere.kubectl.apply(&restore(&name, backup, from, claim, DATA).to_string()).unwrap();
@@ -83,9 +62,9 @@ fn mariadb_comes_back_at_the_transaction_of_its_last_increment() {
         |facts: &Value| facts["position"].as_str().unwrap().rsplit('-').next().unwrap().parse::<u64>().unwrap();
     assert!(number(&first) < number(&reached), "{first} {reached}");
 
-    let server = MariaDb::create(&elsewhere.kubectl, "db", "1Gi").unwrap();
+    let server = Server::create(&elsewhere.kubectl, MARIADB, "db", "1Gi").unwrap();
     let rows = server.check(&entries, reached["position"].as_str().unwrap()).unwrap();
-    assert!(rows >= acknowledged as u64, "{rows} rows of {acknowledged} that were acknowledged before the last backup");
+    assert!(rows >= acknowledged, "{rows} rows of {acknowledged} that were acknowledged before the last backup");
 
     // The numbers of its transactions go on behind the source's at that time, instead of being given twice.
     let gtid = server.sql("insert into app.control values (0); select @@last_gtid").unwrap();
@@ -95,7 +74,7 @@ fn mariadb_comes_back_at_the_transaction_of_its_last_increment() {
 #[test]
 fn mariadb_refuses_what_would_not_be_a_backup_or_would_cost_data() {
     let (_cluster, space) = begin("mariadb-no").unwrap();
-    let server = MariaDb::create(&space.kubectl, "db", "1Gi").unwrap();
+    let server = Server::create(&space.kubectl, MARIADB, "db", "1Gi").unwrap();
     create_account(&server);
     space.kubectl.apply(&methods().to_string()).unwrap();
     take(&space, "full", "full");
@@ -118,7 +97,7 @@ fn mariadb_refuses_what_would_not_be_a_backup_or_would_cost_data() {
     // An increment to a server that went another way since: the same files, restored.
     space.kubectl.run(&["scale", "statefulset/db", "--replicas=0"]).unwrap();
     space.kubectl.wait_gone("pod", "db-0", LIMIT).unwrap();
-    space.kubectl.run(&["delete", "pvc", "data-db-0", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "pvc", "data-db-0", "--timeout=120s"]).unwrap();
     space.kubectl.apply(&restore("back", "full", &space.name, "data-db-0", DATA).to_string()).unwrap();
     restored(&space, "back");
     space.kubectl.run(&["scale", "statefulset/db", "--replicas=1"]).unwrap();

@@ -1,4 +1,4 @@
-//! A MariaDB under load, and what must be true of it after a restore.
+//! A MariaDB or MySQL under load, and what must be true of it after a restore.
 
 use std::collections::BTreeMap;
 use std::process::Child;
@@ -12,33 +12,64 @@ use crate::kubectl::Kubectl;
 use crate::ledger::{self, Entry, Ledger, Tongue};
 use crate::lsn::Lsn;
 
-/// Image of the MariaDB under test.
-pub const IMAGE: &str = "kbbackup.test/mariadb:11.8";
 /// Where its data lies.
 pub const DATA: &str = "/var/lib/mysql";
 /// Its Secret, with the account that backups log in with; the password holds what option files, SQL and shells trip over.
 pub const BACKUP_PASSWORD: &str = r#"cor"rect\horse #7'x"#;
 
+/// Which of the two it is.
+#[derive(Clone, Copy)]
+pub struct Product {
+    /// Name of the container, and in labels.
+    pub name: &'static str,
+    image: &'static str,
+    arguments: &'static [&'static str],
+    client: &'static str,
+    tongue: Tongue,
+}
+
 /// Its positions are the numbers of its own transactions (of domain 0), so a row is there exactly if its number is not
 /// above the restored one's.
-const MARIADB: Tongue = Tongue {
-    client: &["bash", "-c", "MYSQL_PWD=$MARIADB_ROOT_PASSWORD exec mariadb -u root -NBn app"],
-    insert: |id| format!("insert into ledger values ({id}, md5('{id}')); {POSITION}"),
-    position: POSITION,
+pub const MARIADB: Product = Product {
+    name: "mariadb",
+    image: "kbbackup.test/mariadb:11.8",
+    arguments: &["--server-id=1", "--log-bin=binlog", "--innodb-flush-log-at-trx-commit=1"],
+    client: "MYSQL_PWD=$MYSQL_ROOT_PASSWORD exec mariadb -u root -NBn",
+    tongue: Tongue {
+        client: &["bash", "-c", "MYSQL_PWD=$MYSQL_ROOT_PASSWORD exec mariadb -u root -NBn app"],
+        insert: |id| format!("insert into ledger values ({id}, sha2('{id}', 256)); {MARIADB_POSITION}"),
+        position: MARIADB_POSITION,
+    },
 };
-const POSITION: &str = "select concat('0/', hex(cast(substring_index(@@last_gtid, '-', -1) as unsigned)));";
+const MARIADB_POSITION: &str = "select concat('0/', hex(cast(substring_index(@@last_gtid, '-', -1) as unsigned)));";
+
+/// Its positions are the highest number in the one interval of transactions that it has executed: before the row's own
+/// commit, and after it.
+pub const MYSQL: Product = Product {
+    name: "mysql",
+    image: "kbbackup.test/mysql:9.7",
+    arguments: &["--server-id=1", "--gtid-mode=ON", "--enforce-gtid-consistency=ON"],
+    client: "MYSQL_PWD=$MYSQL_ROOT_PASSWORD exec mysql -u root -NBn",
+    tongue: Tongue {
+        client: &["bash", "-c", "MYSQL_PWD=$MYSQL_ROOT_PASSWORD exec mysql -u root -NBn app"],
+        insert: |id| format!("{MYSQL_POSITION} insert into ledger values ({id}, sha2('{id}', 256));"),
+        position: MYSQL_POSITION,
+    },
+};
+const MYSQL_POSITION: &str =
+    "select concat('0/', hex(cast(regexp_substr(@@global.gtid_executed, '[0-9]+$') as unsigned)));";
 
 /// Money moves between accounts until it is told to stop; the sum of all is always 0. Rows come and go as well.
 const LOAD: &str = "
 create table account (id int primary key, balance bigint not null, filler varchar(500) not null);
-insert into account select seq, 0, repeat(md5(seq), 12) from seq_1_to_5000;
-create table event (id bigint auto_increment primary key, text varchar(200) not null) engine=InnoDB;
+insert into account with recursive n as (select 1 id union all select id + 1 from n where id < 1000) select id, 0, repeat(sha2(id, 256), 6) from n;
+create table event (id bigint auto_increment primary key, text varchar(200) not null);
 create table control (running int not null);
 insert into control values (1);
 delimiter //
 create procedure move_money() begin
   while (select running from control) do
-    set @one = 1 + floor(rand() * 5000), @other = 1 + floor(rand() * 5000), @sum = floor(rand() * 100);
+    set @one = 1 + floor(rand() * 1000), @other = 1 + floor(rand() * 1000), @sum = floor(rand() * 100);
     start transaction;
     update account set balance = balance - @sum where id = @one;
     update account set balance = balance + @sum where id = @other;
@@ -50,21 +81,22 @@ end //
 delimiter ;
 ";
 
-/// A MariaDB StatefulSet in a namespace.
-pub struct MariaDb {
+/// A StatefulSet of it in a namespace.
+pub struct Server {
     kubectl: Kubectl,
     name: String,
+    product: Product,
 }
 
 /// Money moving inside of the pod.
 pub struct Load<'a> {
-    server: &'a MariaDb,
+    server: &'a Server,
     child: Child,
 }
 
 /// Secret, headless Service and StatefulSet with one claim, with a binary log.
-pub fn objects(name: &str, storage: &str) -> Value {
-    let labels = labels(name);
+pub fn objects(product: Product, name: &str, storage: &str) -> Value {
+    let labels = labels(product, name);
     list(&[
         json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{name}-auth")},
@@ -81,14 +113,15 @@ pub fn objects(name: &str, storage: &str) -> Value {
                 "template": {"metadata": {"labels": labels}, "spec": {
                     "terminationGracePeriodSeconds": 30,
                     "containers": [{
-                        "name": "mariadb", "image": IMAGE, "imagePullPolicy": "IfNotPresent",
-                        "args": ["--server-id=1", "--log-bin=binlog", "--innodb-flush-log-at-trx-commit=1"],
-                        "env": [{"name": "MARIADB_ROOT_PASSWORD",
+                        "name": product.name, "image": product.image, "imagePullPolicy": "IfNotPresent",
+                        "args": product.arguments,
+                        "env": [{"name": "MYSQL_ROOT_PASSWORD",
                             "valueFrom": {"secretKeyRef": {"name": format!("{name}-auth"), "key": "root"}}}],
                         "ports": [{"name": "mysql", "containerPort": 3306}],
                         "volumeMounts": [{"name": "data", "mountPath": DATA}],
                         "readinessProbe": {
-                            "exec": {"command": ["mariadb-admin", "--host=127.0.0.1", "--skip-ssl", "ping"]},
+                            // It listens only when it is itself: while it is made it has no network.
+                            "tcpSocket": {"port": 3306},
                             "periodSeconds": 1, "failureThreshold": 60,
                         },
                     }],
@@ -103,19 +136,27 @@ pub fn objects(name: &str, storage: &str) -> Value {
 }
 
 /// Labels of its pods.
-pub fn labels(name: &str) -> Value {
-    json!({"app.kubernetes.io/name": "mariadb", "app.kubernetes.io/instance": name})
+pub fn labels(product: Product, name: &str) -> Value {
+    json!({"app.kubernetes.io/name": product.name, "app.kubernetes.io/instance": name})
 }
 
-impl MariaDb {
+impl Server {
     /// Creates its objects, and waits until the server answers.
     ///
     /// # Errors
     /// When it is not ready within two minutes.
-    pub fn create(kubectl: &Kubectl, name: &str, storage: &str) -> Result<Self> {
-        kubectl.apply(&objects(name, storage).to_string())?;
+    pub fn create(kubectl: &Kubectl, product: Product, name: &str, storage: &str) -> Result<Self> {
+        Self::start(kubectl, product, name, &objects(product, name, storage))
+    }
+
+    /// The same with objects that were changed.
+    ///
+    /// # Errors
+    /// When it is not ready within two minutes.
+    pub fn start(kubectl: &Kubectl, product: Product, name: &str, objects: &Value) -> Result<Self> {
+        kubectl.apply(&objects.to_string())?;
         kubectl.wait_for("statefulset", name, Duration::from_secs(120), |set| set["status"]["readyReplicas"] == 1)?;
-        Ok(Self { kubectl: kubectl.clone(), name: name.to_owned() })
+        Ok(Self { kubectl: kubectl.clone(), name: name.to_owned(), product })
     }
 
     /// Name of the first pod.
@@ -129,8 +170,8 @@ impl MariaDb {
     /// What the client said.
     pub fn sql(&self, statements: &str) -> Result<String> {
         let pod = self.pod();
-        let client = "MYSQL_PWD=$MARIADB_ROOT_PASSWORD exec mariadb -u root -NB";
-        let said = self.kubectl.run_with_input(&["exec", "-i", &pod, "--", "bash", "-c", client], statements)?;
+        let command = ["exec", "-i", &pod, "--", "bash", "-c", self.product.client];
+        let said = self.kubectl.run_with_input(&command, statements)?;
         Ok(said.trim_end().to_owned())
     }
 
@@ -147,8 +188,8 @@ impl MariaDb {
     /// # Errors
     /// When kubectl cannot be started.
     pub fn load(&self) -> Result<Load<'_>> {
-        let client = "MYSQL_PWD=$MARIADB_ROOT_PASSWORD exec mariadb -u root -NB app -e 'call move_money()'";
-        let child = self.kubectl.spawn(&["exec", &self.pod(), "--", "bash", "-c", client])?;
+        let client = format!("{} app -e 'call move_money()'", self.product.client);
+        let child = self.kubectl.spawn(&["exec", &self.pod(), "--", "bash", "-c", &client])?;
         Ok(Load { server: self, child })
     }
 
@@ -157,23 +198,24 @@ impl MariaDb {
     /// # Errors
     /// When the session cannot be opened.
     pub fn ledger(&self) -> Result<Ledger> {
-        Ledger::start_in(&self.kubectl, &self.pod(), MARIADB)
+        Ledger::start_in(&self.kubectl, &self.pod(), self.product.tongue)
     }
 
-    /// Checks a restored database: the ledger is the exact prefix at `gtid`, and no money was lost.
+    /// Checks a restored database: the ledger is the exact prefix at `gtid`, `0-1-5` or `uuid:1-5`, and no money was lost.
     ///
     /// # Errors
     /// The first difference.
     pub fn check(&self, acknowledged: &[Entry], gtid: &str) -> Result<u64> {
-        let number = gtid.rsplit('-').next().context("a GTID has three parts")?.parse()?;
+        let number = gtid.rsplit(['-', ':']).next().context("a GTID ends in a number")?.parse()?;
         let mut rows = BTreeMap::new();
-        for line in self.sql("select id, payload = md5(id) from app.ledger order by id")?.lines() {
+        for line in self.sql("select id, payload = sha2(id, 256) from app.ledger order by id")?.lines() {
             let (id, intact) = line.split_once('\t').with_context(|| format!("{line:?} is no row"))?;
             rows.insert(id.parse()?, intact == "1");
         }
         let last = ledger::compare(acknowledged, &rows, Lsn(number))?;
-        let sums = self.sql("select count(*), sum(balance), sum(filler = repeat(md5(id), 12)) from app.account")?;
-        ensure!(sums == "5000\t0\t5000", "the accounts are not as they must be: {sums}");
+        let sums =
+            self.sql("select count(*), sum(balance), sum(filler = repeat(sha2(id, 256), 6)) from app.account")?;
+        ensure!(sums == "1000\t0\t1000", "the accounts are not as they must be: {sums}");
         Ok(last)
     }
 }
