@@ -104,7 +104,7 @@ fn mariadb_refuses_what_would_not_be_a_backup_or_would_cost_data() {
     space.kubectl.wait_for("statefulset", "db", LIMIT, |set| set["status"]["readyReplicas"] == 1).unwrap();
     space.kubectl.apply(&fixtures::backup("stray", "db", "incremental").to_string()).unwrap();
     let why = must_fail(&space, "stray", LIMIT).unwrap();
-    assert!(why.contains("was restored after the parent full was taken"), "{why}");
+    assert!(why.contains("is of the time before this server was restored"), "{why}");
 
     // An account that may not.
     server.sql("revoke binlog monitor, reload on *.* from 'kbbackup'@'%'").unwrap();

@@ -109,6 +109,8 @@ fn mysql_by_xtrabackup_comes_as_far_as_another_tool_behind_its_command_line() {
     space.kubectl.apply(&fixtures::backup("none", "db", "bare").to_string()).unwrap();
     let why = must_fail(&space, "none", LIMIT).unwrap();
     assert!(why.contains("no xtrabackup in this image"), "{why}");
+    // Its pod is kept for who asks why, and keeps the volume.
+    space.kubectl.run(&["delete", "backup", "none", "--timeout=60s"]).unwrap();
 
     let load = server.load().unwrap();
     let ledger = server.ledger().unwrap();
