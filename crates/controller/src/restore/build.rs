@@ -290,7 +290,9 @@ impl Site<'_> {
             list.push(env::var("DP_RESTORE_TIMESTAMP", time.as_second().to_string()));
         }
         list.extend(spec.parameters.iter().map(|pair| env::var(&pair.name, &pair.value)));
-        list.extend(action_set.spec.env.iter().cloned());
+        // Behind them in the contract's order, but a recipe's default does not hide what was asked for by the same name.
+        let given = |entry: &&EnvVar| spec.parameters.iter().any(|pair| pair.name == entry.name);
+        list.extend(action_set.spec.env.iter().filter(|entry| !given(entry)).cloned());
         if let Some(method) = &status.backup_method {
             env::merge(&mut list, &method.env);
         }

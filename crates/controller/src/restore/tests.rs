@@ -90,6 +90,18 @@ fn behaviour_6_6_prepare_data_job() {
 }
 
 #[test]
+fn a_parameter_is_not_hidden_by_the_recipe_s_default_of_it() {
+    let (restore, mut set) = (restore(), set());
+    set.action_set.spec.env.push(crate::worker::env::var("LEVEL", "1"));
+    let site = Site { restore: &restore, set: &set, access: &access(), settings: &settings() };
+    let recipe = set.action_set.spec.restore.clone().unwrap();
+    let job = site.prepare("job-0", recipe.prepare_data.as_ref().unwrap(), 0, None).unwrap();
+    let env = job.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();
+    let levels: Vec<_> = env.iter().filter(|entry| entry.name == "LEVEL").map(|entry| entry.value.as_deref()).collect();
+    assert_eq!(levels, [Some("3")]);
+}
+
+#[test]
 fn behaviour_6_6_env_and_times() {
     let (restore, set) = (restore(), set());
     let site = Site { restore: &restore, set: &set, access: &access(), settings: &settings() };
