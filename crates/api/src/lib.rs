@@ -18,6 +18,7 @@
 
 pub mod apps;
 pub mod conditions;
+pub mod errand;
 pub mod events;
 mod lenient;
 pub mod names;

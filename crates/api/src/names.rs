@@ -83,6 +83,8 @@ pub mod labels {
     pub const WORKLOAD: &str = "kbbackup.io/workload";
     /// Ours, on scheduled backups: UID of the Job whose run made it.
     pub const SCHEDULED_BY: &str = "kbbackup.io/scheduled-by";
+    /// Ours, on the Job and pod of an errand: its id.
+    pub const ERRAND: &str = "kbbackup.io/errand";
     /// Ours, on objects made by `install`: which part of the installation they are, for example `operator`.
     pub const PART: &str = "kbbackup.io/part";
 }
@@ -209,6 +211,12 @@ pub mod annotations {
     pub const SCHEDULE_ENTRY: &str = "kbbackup.io/schedule-entry";
     /// Ours, on a schedule: JSON map from entry to the RFC 3339 time of its next run.
     pub const NEXT_RUNS: &str = "kbbackup.io/next-runs";
+    /// Ours, on a repository: JSON of an [`Errand`](crate::errand::Errand) that the mover is to run.
+    pub const ERRAND: &str = "kbbackup.io/errand";
+    /// Ours, on a repository: the value of [`ERRAND`] that was done last, or that could not be read.
+    pub const ERRAND_DONE: &str = "kbbackup.io/errand-done";
+    /// Ours, on a backup: repository and path that it was imported from, `<repository>:<path>`.
+    pub const IMPORTED_FROM: &str = "kbbackup.io/imported-from";
     /// Ours, on a backup: image of the container whose data it holds.
     pub const TARGET_IMAGE: &str = "kbbackup.io/target-image";
 }

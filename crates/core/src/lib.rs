@@ -7,6 +7,7 @@
 
 pub mod accounts;
 pub mod archive;
+pub mod catalogue;
 pub mod chain;
 pub mod contract;
 pub mod cron;

@@ -374,3 +374,50 @@ fn who_can_only_write_is_told_that_nothing_can_be_compared() {
     let error = once().fails();
     assert!(error.contains("exists already, and cannot be compared: this process holds only"), "{error}");
 }
+
+#[rstest]
+fn a_repository_tells_its_backups_by_itself(#[values(Kind::Files, Kind::Store)] kind: Kind) {
+    let scene = kind.open();
+    scene.push("pod-1", "base.tar", b"base");
+    scene.finish("pod-1");
+    let object = scene.file("backup.json");
+    let text =
+        r#"{"metadata":{"name":"b1","namespace":"demo","annotations":{"a":"b"}},"status":{"path":"/repo/demo/pg/b1"}}"#;
+    fs::write(&object, text).unwrap();
+    let more = ["--backup-object", object.to_str().unwrap(), "--data-path", BACKUP];
+    scene.sealed(&["pod-1"], &more);
+    // Somebody else's, without a seal.
+    scene.run(&["push", "-", "/repo/demo/pg/theirs/kubeblocks-backup.json"]).stdin(b"{}").succeeds();
+
+    let lines = |args: &[&str]| -> Vec<Value> {
+        let told = scene.run(args).succeeds_with_text();
+        told.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let all = lines(&["catalogue", "/repo"]);
+    assert_eq!(all.len(), 3, "{all:?}");
+    assert_eq!(all[0]["found"]["path"], BACKUP);
+    assert_eq!(all[0]["found"]["object"]["metadata"]["annotations"]["a"], "b");
+    assert_eq!(all[0]["found"]["seal"]["objects"], 2);
+    assert_eq!(all[1]["found"]["path"], "/repo/demo/pg/theirs");
+    assert!(all[1]["found"]["seal"].is_null() && all[1]["found"]["unfinished"].is_null());
+    assert_eq!(all[2]["end"]["backups"], 2);
+    let brief = lines(&["catalogue", "--brief", "/repo/demo"]);
+    assert!(brief[0]["found"]["object"]["metadata"]["annotations"].is_null());
+    assert_eq!(brief[0]["found"]["object"]["status"]["path"], BACKUP);
+    assert_eq!(lines(&["catalogue", "/elsewhere"]).len(), 1);
+}
+
+#[test]
+fn an_encrypted_backup_is_named_without_its_key_and_read_with_it() {
+    let scene = Kind::Files.open();
+    let key = |run: Run, pass: &str| {
+        run.env("DATASAFED_ENCRYPTION_ALGORITHM", "AES-256-CFB").env("DATASAFED_ENCRYPTION_PASS_PHRASE", pass)
+    };
+    let name = "/demo/pg/b/kubeblocks-backup.json";
+    key(scene.run(&["push", "-", name]), "right").stdin(br#"{"metadata":{"name":"b"}}"#).succeeds();
+    let first = |run: Run| -> Value { serde_json::from_str(run.succeeds_with_text().lines().next().unwrap()).unwrap() };
+    let told = first(scene.run(&["catalogue"]));
+    assert_eq!((&told["found"]["path"], &told["found"]["locked"]), (&"/demo/pg/b".into(), &true.into()));
+    assert_eq!(first(key(scene.run(&["catalogue"]), "wrong"))["found"]["locked"], true);
+    assert_eq!(first(key(scene.run(&["catalogue"]), "right"))["found"]["object"]["metadata"]["name"], "b");
+}

@@ -7,6 +7,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use k8s_openapi::api::storage::v1::StorageClass;
+use kbbackup_api::errand::Errand;
 use kbbackup_api::names::{TRUE, annotations, labels};
 use kbbackup_api::v1alpha1::{AccessMethod, Backup, BackupRepo, BackupRepoStatus, Restore};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -17,7 +18,7 @@ use serde_json::json;
 
 use super::observe::{Waiting, WaitingKind};
 use super::pre_check::{self, Wanted};
-use super::{Error, build};
+use super::{Error, build, errand};
 use crate::context::Context;
 use crate::error::{is_conflict, is_not_found};
 use crate::worker::account;
@@ -142,6 +143,21 @@ pub(super) async fn start_check(ctx: &Context, facts: &Facts<'_>, wanted: Wanted
     create(&Api::namespaced(ctx.client.clone(), namespace), &check).await.map_err(write)
 }
 
+/// Starts an errand. Its Job removes itself when it is over.
+pub(super) async fn start_errand(ctx: &Context, facts: &Facts<'_>, errand: &Errand) -> Result<(), Error> {
+    let namespace = &ctx.settings.manager_namespace;
+    let name = errand::name(facts.repo, &errand.id);
+    let write = |source| Error::Write { what: format!("job {namespace}/{name}"), source };
+    account::ensure(&ctx.client, namespace, &ctx.settings).await.map_err(write)?;
+    access(ctx, facts, namespace).await?;
+    let way = match facts.repo.spec.access_method() {
+        AccessMethod::Tool => Way::Tool { secret: facts.status.tool_config_secret_name.clone().unwrap_or_default() },
+        AccessMethod::Mount => Way::Mount { claim: facts.status.backup_pvc_name.clone().unwrap_or_default() },
+    };
+    let job = errand::build(facts.repo, errand, way, &ctx.settings);
+    create(&Api::namespaced(ctx.client.clone(), namespace), &job).await.map_err(write)
+}
+
 /// Removes the pre-check. The Job goes last: as long as it is there, we know that something may be left.
 pub(super) async fn clear_check(ctx: &Context, repo: &BackupRepo) -> Result<(), Error> {
     let namespace = &ctx.settings.manager_namespace;
@@ -175,9 +191,8 @@ pub(super) async fn refresh(ctx: &Context, facts: &Facts<'_>) -> Result<(), Erro
     Ok(())
 }
 
-/// Prepares the namespace of one that waits, then lets it go on.
-pub(super) async fn prepare(ctx: &Context, facts: &Facts<'_>, waiting: &Waiting) -> Result<(), Error> {
-    let Waiting { kind, namespace, name, place } = waiting;
+/// Brings what workers reach the repository with into the namespace `place`.
+pub(super) async fn access(ctx: &Context, facts: &Facts<'_>, place: &str) -> Result<(), Error> {
     let client = &ctx.client;
     let write = |source| Error::Write { what: format!("repository in namespace {place}"), source };
     match facts.repo.spec.access_method() {
@@ -193,6 +208,14 @@ pub(super) async fn prepare(ctx: &Context, facts: &Facts<'_>, waiting: &Waiting)
             create(&Api::namespaced(client.clone(), place), &claim).await.map_err(write)?;
         }
     }
+    Ok(())
+}
+
+/// Prepares the namespace of one that waits, then lets it go on.
+pub(super) async fn prepare(ctx: &Context, facts: &Facts<'_>, waiting: &Waiting) -> Result<(), Error> {
+    let Waiting { kind, namespace, name, place } = waiting;
+    let client = &ctx.client;
+    access(ctx, facts, place).await?;
     match kind {
         WaitingKind::Backup => wake(&Api::<Backup>::namespaced(client.clone(), namespace), name).await,
         WaitingKind::Restore => wake(&Api::<Restore>::namespaced(client.clone(), namespace), name).await,

@@ -203,3 +203,42 @@ async fn behaviour_11_19_secrets_follow_new_parameters_and_claims_and_classes_do
         assert_eq!(status(&fake)[name], old_status[name], "{name}");
     }
 }
+
+#[tokio::test]
+async fn an_errand_is_run_once_with_the_repository_s_own_access() {
+    let text = r#"{"id":"a1","task":{"catalogue":{"brief":true}}}"#;
+    let fake = ready("Tool").await;
+    let mut asked = fake.get(REPO).unwrap();
+    asked["metadata"]["annotations"][annotations::ERRAND] = json!(text);
+    fake.put(REPO, asked);
+    look(&fake, &context(&fake, None)).await;
+    let namespace = crate::worker::settings().manager_namespace;
+    let path = format!("{namespace}/jobs/errand-6f1c2d3e-a1");
+    let made = fake.get(&path).expect("the errand's Job");
+    let pod = &made["spec"]["template"]["spec"];
+    assert_eq!(pod["containers"][0]["command"], json!(["/datasafed", "catalogue", "--brief", "--", "/"]));
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    let secret = pod["volumes"].as_array().unwrap().iter().find_map(|volume| volume["secret"]["secretName"].as_str());
+    assert!(fake.get(&format!("{namespace}/secrets/{}", secret.unwrap())).is_some(), "its configuration is there");
+    assert_eq!(annotation(&fake, annotations::ERRAND_DONE), "");
+
+    let mut over = context(&fake, None);
+    over.stores.jobs = holding([job(made["metadata"].clone(), Some("Complete"))]);
+    look(&fake, &over).await;
+    assert_eq!(annotation(&fake, annotations::ERRAND_DONE), text);
+    fake.writes();
+    look(&fake, &context(&fake, None)).await;
+    assert_eq!(fake.writes(), Vec::<String>::new(), "what was done is not done again, even when its Job is gone");
+}
+
+#[tokio::test]
+async fn an_errand_that_cannot_be_read_is_answered_without_a_job() {
+    let fake = ready("Tool").await;
+    let mut asked = fake.get(REPO).unwrap();
+    asked["metadata"]["annotations"][annotations::ERRAND] = json!("rm -rf");
+    fake.put(REPO, asked);
+    fake.writes();
+    look(&fake, &context(&fake, None)).await;
+    assert_eq!(annotation(&fake, annotations::ERRAND_DONE), "rm -rf");
+    assert!(fake.writes().iter().all(|write| !write.contains("jobs")));
+}

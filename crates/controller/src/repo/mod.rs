@@ -6,6 +6,7 @@ mod decide;
 mod delete;
 #[cfg(test)]
 mod driver_tests;
+mod errand;
 mod names;
 mod observe;
 mod pre_check;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kbbackup_api::conditions::{self, BackupRepoCondition, BackupRepoReason, ConditionStatus};
+use kbbackup_api::errand::Errand;
 use kbbackup_api::names::{TRUE, annotations, labels};
 use kbbackup_api::v1alpha1::{BackupRepo, BackupRepoPhase, BackupRepoStatus};
 use kube::runtime::controller::Action;
@@ -212,6 +214,35 @@ async fn pass(
             first = first.and(done);
         }
         first?;
+        errand(ctx, api, repo, &facts).await?;
+    }
+    Ok(())
+}
+
+/// What a person has the mover do with the repository.
+async fn errand(ctx: &Context, api: &Api<BackupRepo>, repo: &mut BackupRepo, facts: &Facts<'_>) -> Result<(), Error> {
+    let Some(text) = Errand::text(repo).map(str::to_owned) else { return Ok(()) };
+    let errand = match Errand::of(repo) {
+        Ok(errand) => errand,
+        Err(why) => {
+            ctx.event(repo, EventType::Warning, "BadErrand", why).await;
+            None
+        }
+    };
+    let over = match &errand {
+        None => true,
+        Some(errand) => match errand::step(observe::errand(ctx, repo, &errand.id).as_deref()) {
+            errand::Step::Start => {
+                apply::start_errand(ctx, facts, errand).await?;
+                false
+            }
+            errand::Step::Running => false,
+            errand::Step::Over => true,
+        },
+    };
+    if over {
+        let mark = BTreeMap::from([(annotations::ERRAND_DONE, text.as_str())]);
+        *repo = apply::annotate(api, repo, &mark).await.map_err(Error::Publish)?;
     }
     Ok(())
 }

@@ -48,6 +48,11 @@ pub(super) fn pre_check(ctx: &Context, name: &str) -> (Option<Arc<Job>>, Vec<Arc
     (job, pods)
 }
 
+/// The Job of an errand, as the watch knows it.
+pub(super) fn errand(ctx: &Context, repo: &BackupRepo, id: &str) -> Option<Arc<Job>> {
+    ctx.stores.jobs.get(&ObjectRef::new(&super::errand::name(repo, id)).within(&ctx.settings.manager_namespace))
+}
+
 /// Events about the pre-check's newest pod, its claim and its Job.
 pub(super) async fn events(
     ctx: &Context,

@@ -1,5 +1,6 @@
 //! The subcommands: one table, one file each.
 
+mod catalogue;
 mod check;
 mod completion;
 mod delete_backup;
@@ -86,6 +87,7 @@ const COMMANDS: &[Command] = &[
     command!("completion", "SHELL", "print a script that completes command lines", &[], completion::run),
     command!("install", "DIR", "copy this program and its certificates into a folder", &[], install::run),
     command!("check", "[PREFIX]", "check that the repository can be used", check::FLAGS, check::run),
+    command!("catalogue", "[PREFIX]", "tell which backups lie in the repository", catalogue::FLAGS, catalogue::run),
     command!("report", "", "side-car: report the script's result when the pod ends", report::FLAGS, report::run),
     command!("seal", "", "close a backup with its manifest and seal", seal::FLAGS, seal::run),
     command!("verify", "PATH", "compare a sealed backup with its manifest", verify::FLAGS, verify::run),

@@ -24,6 +24,7 @@ mod mysql;
 mod namespaces;
 mod populator;
 mod recipes;
+mod recovery;
 mod redis;
 mod replicas;
 mod repos;

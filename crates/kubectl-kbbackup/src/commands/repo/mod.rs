@@ -1,9 +1,12 @@
 //! `repo`: where backups are kept.
 
+mod catalogue;
 mod check;
+mod contents;
 mod create;
 mod delete;
 mod describe;
+mod import;
 mod list;
 mod providers;
 mod update;
@@ -35,6 +38,8 @@ pub(crate) enum RepoCommand {
     Describe(describe::DescribeArgs),
     Update(update::UpdateArgs),
     Check(check::CheckArgs),
+    Contents(contents::ContentsArgs),
+    Import(Box<import::ImportArgs>),
     #[command(visible_alias = "rm")]
     Delete(delete::DeleteArgs),
     #[command(alias = "provider", alias = "list-sp")]
@@ -48,6 +53,8 @@ pub(crate) async fn run(ui: &Ui, app: &App, command: &RepoCommand) -> Result<Exi
         RepoCommand::Describe(args) => describe::run(ui, app, args).await,
         RepoCommand::Update(args) => update::run(ui, app, args).await,
         RepoCommand::Check(args) => check::run(ui, app, args).await,
+        RepoCommand::Contents(args) => contents::run(ui, app, args).await,
+        RepoCommand::Import(args) => import::run(ui, app, args).await,
         RepoCommand::Delete(args) => delete::run(ui, app, args).await,
         RepoCommand::Providers(args) => providers::run(ui, app, args).await,
     }
