@@ -129,14 +129,28 @@ pub(crate) async fn list_all<K>(api: &Api<K>, params: ListParams, what: &str) ->
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
-    let mut params = params.limit(PAGE);
     let mut all = Vec::new();
+    each_page(api, params, what, |page| all.extend(page)).await?;
+    Ok(all)
+}
+
+/// Hands a list over page by page: what is not kept of a page is gone before the next one comes.
+pub(crate) async fn each_page<K>(
+    api: &Api<K>,
+    params: ListParams,
+    what: &str,
+    mut visit: impl FnMut(Vec<K>),
+) -> Result<()>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let mut params = params.limit(PAGE);
     loop {
         let page = api.list(&params).await.doing(|| format!("{what} cannot be listed"))?;
-        all.extend(page.items);
+        visit(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
-            None => return Ok(all),
+            None => return Ok(()),
         }
     }
 }

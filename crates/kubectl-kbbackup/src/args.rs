@@ -11,9 +11,9 @@ use crate::{
     commands::{
         backup::BackupArgs, cancel::CancelArgs, completion::CompletionArgs, delete::DeleteArgs, describe::DescribeArgs,
         doctor::DoctorArgs, install::InstallArgs, list::ListArgs, logs::LogsArgs, policy::PolicyCommand,
-        repo::RepoCommand, restore::RestoreArgs, restores::RestoresCommand, schedule::ScheduleCommand,
-        status::StatusArgs, timeline::TimelineArgs, uninstall::UninstallArgs, update::UpdateArgs, version::VersionArgs,
-        why::WhyArgs, windows::WindowsArgs,
+        repo::RepoCommand, report::ReportArgs, restore::RestoreArgs, restores::RestoresCommand,
+        schedule::ScheduleCommand, status::StatusArgs, timeline::TimelineArgs, uninstall::UninstallArgs,
+        update::UpdateArgs, verify::VerifyArgs, version::VersionArgs, why::WhyArgs, windows::WindowsArgs,
     },
     output::Format,
 };
@@ -61,6 +61,7 @@ pub(crate) enum Command {
     Describe(DescribeArgs),
     #[command(alias = "log")]
     Logs(LogsArgs),
+    Verify(VerifyArgs),
     #[command(alias = "explain")]
     Why(WhyArgs),
     Update(UpdateArgs),
@@ -76,6 +77,7 @@ pub(crate) enum Command {
     Windows(WindowsArgs),
     Timeline(TimelineArgs),
     Status(StatusArgs),
+    Report(ReportArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),
     Completion(CompletionArgs),

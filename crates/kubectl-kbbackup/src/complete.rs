@@ -1,10 +1,10 @@
 //! Completion through kubectl: started as `kubectl_complete-kbbackup` with the words after the plugin's name, the last of
 //! which is being typed. One candidate per line, then `:<directive>`.
 
-use std::{ffi::OsString, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, time::Duration};
 
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
-use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Namespace};
+use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Namespace, storage::v1::StorageClass};
 use kbbackup_api::v1alpha1::{ActionSet, Backup, BackupPolicy, BackupRepo, Restore, StorageProvider};
 use kube::{ResourceExt, api::ListParams};
 
@@ -12,6 +12,8 @@ use crate::{
     app::{App, list_all},
     args::{Cli, Globals},
     error::Result,
+    provider_flags::{FLAGS, ProviderFlag},
+    source,
 };
 
 /// Don't complete file names.
@@ -21,12 +23,17 @@ const FILES: u8 = 0;
 /// The longest a person waits for a candidate.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Don't put a blank behind the candidate.
+const NO_SPACE: u8 = 2;
+
 /// What is being typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Wanted {
     Words(Vec<(String, String)>),
     Files,
     Named(Kind),
+    /// `key=` of a storage provider.
+    Parameter,
 }
 
 /// Objects whose names are candidates.
@@ -38,6 +45,9 @@ enum Kind {
     Policy,
     Repo,
     Restore,
+    BackupOrRestore,
+    Method,
+    StorageClass,
     Provider,
     ActionSet,
     Namespace,
@@ -54,6 +64,7 @@ pub(crate) fn run(words: &[OsString]) -> String {
         Wanted::Words(words) => (words, NO_FILES),
         Wanted::Files => (Vec::new(), FILES),
         Wanted::Named(kind) => (look_up(kind, before), NO_FILES),
+        Wanted::Parameter => (parameters(before), NO_FILES | NO_SPACE),
     };
     // `--flag=val` is completed as a whole word.
     let (prefix, part) = match typed.split_once('=') {
@@ -134,7 +145,10 @@ fn flags(command: &Command) -> Vec<(String, String)> {
 
 fn value_of(command: &Command, arg: &Arg) -> Wanted {
     let kind = match arg.get_id().as_str() {
-        "namespace" | "from_namespace" | "operator_namespace" => Kind::Namespace,
+        "namespace" | "from_namespace" | "into_namespace" | "operator_namespace" => Kind::Namespace,
+        "param" if command.get_bin_name().is_some_and(|path| path.contains(" repo ")) => return Wanted::Parameter,
+        "method" => Kind::Method,
+        "storage_class" => Kind::StorageClass,
         "context" => Kind::Context,
         "repo" => Kind::Repo,
         "policy" => Kind::Policy,
@@ -179,6 +193,7 @@ fn positional(command: &Command, place: usize) -> Wanted {
         ("policy", "actionsets") => Kind::ActionSet,
         ("policy", _) => Kind::Policy,
         ("restores", _) => Kind::Restore,
+        (_, "why") => Kind::BackupOrRestore,
         ("schedule", _) | (_, "backup" | "status" | "timeline" | "windows") => Kind::Source,
         _ => Kind::Backup,
     };
@@ -239,6 +254,18 @@ async fn names(kind: Kind, globals: &Globals) -> Result<Vec<(String, String)>> {
         Kind::Restore => {
             list_all(&app.here::<Restore>(), all(), "restores").await?.iter().map(|one| plain(one.name_any())).collect()
         }
+        Kind::BackupOrRestore => {
+            let mut both = Box::pin(names(Kind::Backup, globals)).await?;
+            let restores = Box::pin(names(Kind::Restore, globals)).await?;
+            both.extend(restores.into_iter().map(|(name, about)| (format!("restore/{name}"), about)));
+            both
+        }
+        Kind::Method => methods(&source::policies(&app).await?),
+        Kind::StorageClass => list_all(&app.everywhere::<StorageClass>(), all(), "storage classes")
+            .await?
+            .iter()
+            .map(|one| (one.name_any(), one.provisioner.clone()))
+            .collect(),
         Kind::Policy => list_all(&app.here::<BackupPolicy>(), all(), "policies")
             .await?
             .iter()
@@ -266,10 +293,38 @@ async fn names(kind: Kind, globals: &Globals) -> Result<Vec<(String, String)>> {
             .collect(),
         Kind::Workload | Kind::Source => {
             let workloads = list_all(&app.here::<StatefulSet>(), all(), "statefulsets").await?;
-            workloads.iter().map(|one| plain(format!("statefulset/{}", one.name_any()))).collect()
+            let mut found: Vec<_> =
+                workloads.iter().map(|one| plain(format!("statefulset/{}", one.name_any()))).collect();
+            if kind == Kind::Source {
+                let policies = source::policies(&app).await.unwrap_or_default();
+                found.extend(policies.iter().map(|one| (format!("policy/{}", one.name_any()), source::of_policy(one))));
+            }
+            found
         }
         Kind::Context => Vec::new(),
     })
+}
+
+/// Methods of all policies, each once, with the policies that have it.
+fn methods(policies: &[BackupPolicy]) -> Vec<(String, String)> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for policy in policies {
+        for method in &policy.spec.backup_methods {
+            found.entry(method.name.clone()).or_default().push(policy.name_any());
+        }
+    }
+    found.into_iter().map(|(method, policies)| (method, policies.join(", "))).collect()
+}
+
+/// Parameters of the provider that was named, as `key=`; of all shipped ones when none was.
+fn parameters(before: &[String]) -> Vec<(String, String)> {
+    let given = before.iter().enumerate().find_map(|(at, word)| match word.split_once('=') {
+        Some(("--provider", name)) => Some(name),
+        _ if word == "--provider" => before.get(at + 1).map(String::as_str),
+        _ => None,
+    });
+    let of = |flag: &&ProviderFlag| given.is_none_or(|name| flag.providers.split(", ").any(|one| one == name));
+    FLAGS.iter().filter(of).map(|flag| (format!("{}=", flag.parameter), flag.description.to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -307,6 +362,34 @@ mod tests {
         assert_eq!(ask(&["policy", "create", "--for", ""]), Wanted::Named(Kind::Workload));
         assert_eq!(ask(&["list", "-n", ""]), Wanted::Named(Kind::Namespace));
         assert_eq!(ask(&["repo", "create", "--credential-file", ""]), Wanted::Files);
+        assert_eq!(ask(&["repo", "import", ""]), Wanted::Named(Kind::Repo));
+        assert_eq!(ask(&["repo", "import", "--into-namespace", ""]), Wanted::Named(Kind::Namespace));
+        assert_eq!(ask(&["verify", ""]), Wanted::Named(Kind::Backup));
+        assert_eq!(ask(&["why", ""]), Wanted::Named(Kind::BackupOrRestore));
+        assert_eq!(ask(&["backup", "statefulset/pg", "--method", ""]), Wanted::Named(Kind::Method));
+        assert_eq!(ask(&["repo", "create", "--param", ""]), Wanted::Parameter);
+    }
+
+    #[test]
+    fn parameters_are_those_of_the_provider_and_want_a_value() {
+        let answer = run(&["repo", "create", "--provider", "s3", "--param", "buck"].map(Into::into));
+        assert!(answer.starts_with("bucket=\t"), "{answer}");
+        assert!(answer.ends_with(":6\n"), "{answer}");
+        let nfs = parameters(&["--provider=nfs".to_owned()]);
+        assert!(nfs.iter().any(|(key, _)| key == "nfsServer=") && !nfs.iter().any(|(key, _)| key == "bucket="));
+    }
+
+    #[test]
+    fn a_method_of_several_policies_is_one_candidate() {
+        let policy = |name: &str| -> BackupPolicy {
+            let methods = serde_json::json!([{"name": "full"}, {"name": "wal"}]);
+            serde_json::from_value(serde_json::json!({"apiVersion": "dataprotection.kubeblocks.io/v1alpha1",
+                "kind": "BackupPolicy", "metadata": {"name": name}, "spec": {"backupMethods": methods}}))
+            .unwrap()
+        };
+        let found = methods(&[policy("a"), policy("b")]);
+        assert_eq!(found[0], ("full".to_owned(), "a, b".to_owned()));
+        assert_eq!(found.len(), 2);
     }
 
     #[test]

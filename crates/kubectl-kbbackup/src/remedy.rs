@@ -297,6 +297,12 @@ const KNOWN: &[Known] = &[
         remedy: "delete what is in the way, or choose another name",
     },
     Known {
+        cause: "file-permission",
+        title: "a program may not read or write a file",
+        signs: &["permission denied", "operation not permitted", "read-only file system"],
+        remedy: "check the user that the container runs as (runAsUser, fsGroup) and the owner of the directory that is named",
+    },
+    Known {
         cause: "no-result",
         title: "the script ended without a result",
         signs: &["without a report", "left no report", "no result"],
@@ -363,6 +369,8 @@ mod tests {
     #[case("volumesnapshotclass for driver x does not exist", "no-snapshot-class")]
     #[case("storageclass fast does not exist", "no-default-storage-class")]
     #[case("pods \"p\" is forbidden: violates PodSecurity \"restricted\"", "policy-of-admission")]
+    #[case("ERROR 1006 (HY000): Can't create database '/tmp/x/' (errno: 13 - Permission denied)", "file-permission")]
+    #[case("ERROR: permission denied for table t", "database-privilege")]
     #[case("write error: No space left on device", "store-full")]
     fn the_usual_failures_are_recognised(#[case] text: &str, #[case] cause: &str) {
         assert_eq!(known(text).map(|known| known.cause), Some(cause), "{text}");

@@ -37,7 +37,7 @@ impl Import {
     /// Why it cannot come back, in words.
     pub(crate) fn backup(&self, found: &Found) -> Result<Backup, String> {
         if found.unfinished {
-            return Err("it was never finished".to_owned());
+            return Err("it has no seal: it was never finished, or it is a log".to_owned());
         }
         if found.locked {
             return Err("it is encrypted; give its key with --passphrase-secret".to_owned());

@@ -18,6 +18,7 @@ use crate::{
     app::{App, list_all},
     args::{WaitArgs, duration},
     ask,
+    build::import::parents,
     error::{CliError, Doing, Result},
     exit::Exit,
     follow,
@@ -171,21 +172,6 @@ fn dependants(chosen: &[Backup], all: &[Backup]) -> Vec<Backup> {
         gone.extend(more.iter().map(|backup| backup.name_any()));
         found.extend(more.into_iter().cloned());
     }
-}
-
-fn parents(backup: &Backup) -> Vec<String> {
-    let status = backup.status.as_ref();
-    let recorded = status.and_then(|status| status.parent_backup_name.clone());
-    let base = status.and_then(|status| status.base_backup_name.clone());
-    backup
-        .spec
-        .parent_backup_name
-        .clone()
-        .into_iter()
-        .chain(recorded)
-        .chain(base)
-        .filter(|name| *name != backup.name_any())
-        .collect()
 }
 
 /// A backup that a restore is reading stays.

@@ -4,12 +4,12 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use kbbackup_api::{
     names::labels,
-    v1alpha1::{Backup, BackupPhase, BackupType},
+    v1alpha1::{Backup, BackupPhase, BackupPolicy, BackupType},
 };
 use kube::{ResourceExt, api::ListParams};
 
 use crate::{
-    app::{App, get, list_all},
+    app::{App, each_page, get},
     args::{OutputArgs, SelectArgs, retention, words},
     error::{CliError, Result},
     exit::Exit,
@@ -62,32 +62,46 @@ pub(crate) struct ListArgs {
 }
 
 pub(crate) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
-    let now = Timestamp::now();
-    let mut backups = if args.names.is_empty() { all(app, args).await? } else { named(app, &args.names).await? };
-    keep(&mut backups, args, now);
-    if !args.source.is_empty() {
-        let sources = args.source.iter().map(|source| Source::parse(source)).collect::<Result<Vec<_>>>()?;
-        let policies = source::policies(app).await?;
-        backups.retain(|backup| source::is_of(backup, &sources, &policies));
+    let filter = Filter::new(app, args).await?;
+    if args.output.format().is_object() {
+        return objects(ui, app, args, &filter).await;
     }
-    backups.sort_by(|a, b| {
-        let time = |backup: &Backup| backup.creation_timestamp().map(|time| time.0);
-        time(b).cmp(&time(a)).then_with(|| a.name_any().cmp(&b.name_any()))
-    });
-    let format = args.output.format();
-    if format.is_object() {
-        ui.result(&object::render(&backups, args.names.len() == 1, format, args.output.show_managed_fields)?);
-    } else if backups.is_empty() {
-        let place =
-            if args.select.all_namespaces { "the cluster".to_owned() } else { format!("namespace {}", app.namespace) };
+    let (namespaces, wide) = (args.select.all_namespaces, args.output.format().is_wide());
+    let mut rows = Vec::new();
+    let add = |page: Vec<Backup>| {
+        rows.extend(page.iter().filter(|one| filter.keeps(one)).map(|one| Row::of(one, namespaces, wide, filter.now)));
+    };
+    visit(app, args, add).await?;
+    if rows.is_empty() {
+        let place = if namespaces { "the cluster".to_owned() } else { format!("namespace {}", app.namespace) };
         ui.say(&format!("no such backups in {place}"));
     } else {
-        ui.result(&table(&backups, args.select.all_namespaces, format.is_wide(), now).to_string());
+        ui.result(&table(rows, namespaces, wide).to_string());
     }
     Ok(Exit::Done)
 }
 
-async fn all(app: &App, args: &ListArgs) -> Result<Vec<Backup>> {
+/// Programs get the objects themselves, in the same order.
+async fn objects(ui: &Ui, app: &App, args: &ListArgs, filter: &Filter) -> Result<Exit> {
+    let mut backups = Vec::new();
+    visit(app, args, |page| backups.extend(page.into_iter().filter(|one| filter.keeps(one)))).await?;
+    backups.sort_by_key(order);
+    let (format, managed) = (args.output.format(), args.output.show_managed_fields);
+    ui.result(&object::render(&backups, args.names.len() == 1, format, managed)?);
+    Ok(Exit::Done)
+}
+
+/// Newest first, then by name.
+fn order(backup: &Backup) -> (std::cmp::Reverse<Option<Timestamp>>, String) {
+    (std::cmp::Reverse(backup.creation_timestamp().map(|time| time.0)), backup.name_any())
+}
+
+/// The named backups, or all of them page by page: of thousands only their lines are kept.
+async fn visit(app: &App, args: &ListArgs, mut visit: impl FnMut(Vec<Backup>)) -> Result<()> {
+    if !args.names.is_empty() {
+        visit(named(app, &args.names).await?);
+        return Ok(());
+    }
     let mut selectors: Vec<String> = args.select.selector.iter().cloned().collect();
     selectors.extend(args.repo.as_ref().map(|repo| format!("{}={repo}", labels::BACKUP_REPO_NAME)));
     selectors.extend(args.backup_type.map(|kind| format!("{}={kind}", labels::BACKUP_TYPE)));
@@ -95,7 +109,7 @@ async fn all(app: &App, args: &ListArgs) -> Result<Vec<Backup>> {
     if !selectors.is_empty() {
         params = params.labels(&selectors.join(","));
     }
-    list_all(&app.scoped::<Backup>(args.select.all_namespaces), params, "backups").await
+    each_page(&app.scoped::<Backup>(args.select.all_namespaces), params, "backups", visit).await
 }
 
 async fn named(app: &App, names: &[String]) -> Result<Vec<Backup>> {
@@ -129,18 +143,88 @@ pub(crate) async fn backup(app: &App, name: &str) -> Result<Backup> {
     }
 }
 
-fn keep(backups: &mut Vec<Backup>, args: &ListArgs, now: Timestamp) {
-    let since = args.since.as_deref().and_then(|text| kbbackup_core::retention::RetentionPeriod::parse(text).ok());
-    let oldest =
-        since.and_then(|period| now.checked_sub(SignedDuration::from_secs(i64::try_from(period.seconds()).ok()?)).ok());
-    backups.retain(|backup| {
-        args.method.as_ref().is_none_or(|method| backup.spec.backup_method == *method)
-            && args.status.is_none_or(|phase| follow::backup_phase(backup) == Some(phase))
-            && oldest.is_none_or(|oldest| backup.creation_timestamp().is_some_and(|time| time.0 >= oldest))
-    });
+/// What the flags ask for beside what the server can select.
+struct Filter {
+    now: Timestamp,
+    method: Option<String>,
+    status: Option<BackupPhase>,
+    oldest: Option<Timestamp>,
+    sources: Vec<Source>,
+    policies: Vec<BackupPolicy>,
 }
 
-fn table(backups: &[Backup], namespaces: bool, wide: bool, now: Timestamp) -> Table {
+impl Filter {
+    async fn new(app: &App, args: &ListArgs) -> Result<Self> {
+        let sources = args.source.iter().map(|source| Source::parse(source)).collect::<Result<Vec<_>>>()?;
+        let policies = if sources.is_empty() { Vec::new() } else { source::policies(app).await? };
+        Ok(Self { sources, policies, ..Self::of(args, Timestamp::now()) })
+    }
+
+    fn of(args: &ListArgs, now: Timestamp) -> Self {
+        let since = args.since.as_deref().and_then(|text| kbbackup_core::retention::RetentionPeriod::parse(text).ok());
+        let oldest = since
+            .and_then(|period| now.checked_sub(SignedDuration::from_secs(i64::try_from(period.seconds()).ok()?)).ok());
+        let (method, status) = (args.method.clone(), args.status);
+        Self { now, method, status, oldest, sources: Vec::new(), policies: Vec::new() }
+    }
+
+    fn keeps(&self, backup: &Backup) -> bool {
+        self.method.as_ref().is_none_or(|method| backup.spec.backup_method == *method)
+            && self.status.is_none_or(|phase| follow::backup_phase(backup) == Some(phase))
+            && self.oldest.is_none_or(|oldest| backup.creation_timestamp().is_some_and(|time| time.0 >= oldest))
+            && source::is_of(backup, &self.sources, &self.policies)
+    }
+}
+
+/// A line of the table, and its place.
+struct Row {
+    place: (std::cmp::Reverse<Option<Timestamp>>, String),
+    cells: Vec<String>,
+}
+
+impl Row {
+    fn of(backup: &Backup, namespaces: bool, wide: bool, now: Timestamp) -> Self {
+        let mut cells = cells(backup, now);
+        if namespaces || wide {
+            cells.insert(0, backup.namespace().unwrap_or_default());
+        }
+        if wide {
+            cells.extend(more_cells(backup));
+        }
+        Self { place: order(backup), cells }
+    }
+}
+
+fn cells(backup: &Backup, now: Timestamp) -> Vec<String> {
+    let status = backup.status.as_ref();
+    vec![
+        backup.name_any(),
+        source::of_backup(backup),
+        backup.spec.backup_method.clone(),
+        backup.labels().get(labels::BACKUP_TYPE).cloned().unwrap_or_default(),
+        shown_status(backup),
+        status.and_then(|status| status.total_size.as_deref()).map(human::size).unwrap_or_default(),
+        duration(backup, now),
+        human::age(backup.creation_timestamp().as_ref(), now),
+        human::until(status.and_then(|status| status.expiration.as_ref()), now),
+    ]
+}
+
+fn more_cells(backup: &Backup) -> [String; 7] {
+    let status = backup.status.clone().unwrap_or_default();
+    let parent = status.parent_backup_name.or_else(|| backup.spec.parent_backup_name.clone());
+    [
+        status.backup_repo_name.unwrap_or_default(),
+        backup.spec.backup_policy_name.clone(),
+        backup.spec.deletion_policy.to_string(),
+        parent.unwrap_or_default(),
+        human::utc(status.start_timestamp.as_ref()),
+        human::utc(status.completion_timestamp.as_ref()),
+        short_reason(backup),
+    ]
+}
+
+fn table(mut rows: Vec<Row>, namespaces: bool, wide: bool) -> Table {
     let mut header = vec!["NAME", "SOURCE", "METHOD", "TYPE", "STATUS", "SIZE", "DURATION", "AGE", "EXPIRES"];
     if namespaces || wide {
         header.insert(0, "NAMESPACE");
@@ -148,36 +232,10 @@ fn table(backups: &[Backup], namespaces: bool, wide: bool, now: Timestamp) -> Ta
     if wide {
         header.extend(["REPO", "POLICY", "DELETION", "PARENT", "STARTED", "COMPLETED", "REASON"]);
     }
+    rows.sort_by(|a, b| a.place.cmp(&b.place));
     let mut table = Table::new(header);
-    for backup in backups {
-        let status = backup.status.clone().unwrap_or_default();
-        let mut row = vec![
-            backup.name_any(),
-            source::of_backup(backup),
-            backup.spec.backup_method.clone(),
-            backup.labels().get(labels::BACKUP_TYPE).cloned().unwrap_or_default(),
-            shown_status(backup),
-            status.total_size.as_deref().map(human::size).unwrap_or_default(),
-            duration(backup, now),
-            human::age(backup.creation_timestamp().as_ref(), now),
-            human::until(status.expiration.as_ref(), now),
-        ];
-        if namespaces || wide {
-            row.insert(0, backup.namespace().unwrap_or_default());
-        }
-        if wide {
-            let parent = status.parent_backup_name.clone().or_else(|| backup.spec.parent_backup_name.clone());
-            row.extend([
-                status.backup_repo_name.clone().unwrap_or_default(),
-                backup.spec.backup_policy_name.clone(),
-                backup.spec.deletion_policy.to_string(),
-                parent.unwrap_or_default(),
-                human::utc(status.start_timestamp.as_ref()),
-                human::utc(status.completion_timestamp.as_ref()),
-                short_reason(backup),
-            ]);
-        }
-        table.row(row);
+    for row in rows {
+        table.row(row.cells);
     }
     table
 }
@@ -237,26 +295,43 @@ mod tests {
         "2026-01-02T06:04:05Z".parse().unwrap()
     }
 
+    fn shown(backups: &[Backup], wide: bool) -> Table {
+        table(backups.iter().map(|one| Row::of(one, false, wide, now())).collect(), false, wide)
+    }
+
     #[test]
     fn the_table_for_people() {
-        insta::assert_snapshot!(table(&[backup()], false, false, now()));
+        insta::assert_snapshot!(shown(&[backup()], false));
     }
 
     #[test]
     fn the_wide_table() {
-        insta::assert_snapshot!(table(&[backup()], false, true, now()));
+        insta::assert_snapshot!(shown(&[backup()], true));
+    }
+
+    #[test]
+    fn the_newest_comes_first_and_names_decide_between_equals() {
+        let named = |name: &str, at: &str| {
+            let mut one = backup();
+            one.metadata.name = Some(name.to_owned());
+            one.metadata.creation_timestamp = serde_json::from_value(json!(at)).unwrap();
+            one
+        };
+        let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+        let text = shown(&[named("c", old), named("b", new), named("a", new)], false).to_string();
+        let names: Vec<&str> = text.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(names, ["a", "b", "c"]);
     }
 
     #[test]
     fn filters_join() {
-        let mut backups = vec![backup()];
-        keep(
-            &mut backups,
-            &ListArgs { since: Some("1d".into()), status: Some(BackupPhase::Completed), ..ListArgs::default() },
-            now(),
-        );
-        assert_eq!(backups.len(), 1);
-        keep(&mut backups, &ListArgs { since: Some("1h".into()), ..ListArgs::default() }, now());
-        assert!(backups.is_empty());
+        let day = ListArgs { since: Some("1d".into()), status: Some(BackupPhase::Completed), ..ListArgs::default() };
+        assert!(Filter::of(&day, now()).keeps(&backup()));
+        let hour = ListArgs { since: Some("1h".into()), ..ListArgs::default() };
+        assert!(!Filter::of(&hour, now()).keeps(&backup()));
+        let failed = ListArgs { status: Some(BackupPhase::Failed), ..ListArgs::default() };
+        assert!(!Filter::of(&failed, now()).keeps(&backup()));
+        let sources = vec![Source::parse("statefulset/other").unwrap()];
+        assert!(!Filter { sources, ..Filter::of(&ListArgs::default(), now()) }.keeps(&backup()));
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod policy;
 pub(crate) mod repo;
+pub(crate) mod report;
 pub(crate) mod restore;
 pub(crate) mod restores;
 pub(crate) mod schedule;
@@ -18,6 +19,7 @@ pub(crate) mod status;
 pub(crate) mod timeline;
 pub(crate) mod uninstall;
 pub(crate) mod update;
+pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod why;
 pub(crate) mod windows;
@@ -49,6 +51,8 @@ pub(crate) async fn run(ui: &Ui, cli: &Cli) -> Result<Exit> {
         Command::List(args) => list::run(ui, app, args).await,
         Command::Describe(args) => describe::run(ui, app, args).await,
         Command::Logs(args) => logs::run(ui, app, args).await,
+        Command::Report(args) => report::run(ui, app, args).await,
+        Command::Verify(args) => verify::run(ui, app, args).await,
         Command::Why(args) => why::run(ui, app, args).await,
         Command::Update(args) => update::run(ui, app, args).await,
         Command::Cancel(args) => cancel::run(ui, app, args).await,

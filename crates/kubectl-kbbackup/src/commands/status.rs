@@ -50,38 +50,38 @@ pub(crate) struct StatusArgs {
 /// What is known of one source.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct SourceStatus {
-    namespace: String,
-    source: String,
-    protected: bool,
+pub(crate) struct SourceStatus {
+    pub namespace: String,
+    pub source: String,
+    pub protected: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    last_good: Option<LastBackup>,
+    pub last_good: Option<LastBackup>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    last_failure: Option<LastBackup>,
-    running: Vec<String>,
-    backups: usize,
-    bytes: u64,
-    policies: Vec<String>,
+    pub last_failure: Option<LastBackup>,
+    pub running: Vec<String>,
+    pub backups: usize,
+    pub bytes: u64,
+    pub policies: Vec<String>,
     /// Cron expressions of enabled schedules, UTC.
-    schedules: Vec<String>,
+    pub schedules: Vec<String>,
     /// The next run of any of them, RFC 3339, UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<Timestamp>,
+    pub next: Option<Timestamp>,
     /// The last point in time that it can be brought back to, RFC 3339, UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pitr_to: Option<Timestamp>,
+    pub pitr_to: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct LastBackup {
-    backup: String,
+pub(crate) struct LastBackup {
+    pub backup: String,
     /// RFC 3339, UTC.
-    at: String,
+    pub at: String,
     #[serde(skip_serializing_if = "String::is_empty")]
-    reason: String,
+    pub reason: String,
     #[serde(skip)]
-    time: Timestamp,
+    pub time: Timestamp,
 }
 
 pub(crate) async fn run(ui: &Ui, app: &App, args: &StatusArgs) -> Result<Exit> {
@@ -132,7 +132,7 @@ fn nothing(namespace: &str, source: &str) -> SourceStatus {
 }
 
 /// How close to now each source can be brought back.
-fn reach(statuses: &mut [SourceStatus], logs: &[Recoverable]) {
+pub(super) fn reach(statuses: &mut [SourceStatus], logs: &[Recoverable]) {
     for status in statuses {
         let own = logs.iter().filter(|log| log.namespace() == status.namespace);
         let own = own
@@ -149,7 +149,7 @@ fn entry(sources: &mut Sources, namespace: String, source: String) -> &mut Sourc
 }
 
 /// One entry per source that has a policy or a backup.
-fn judge(
+pub(super) fn judge(
     policies: &[BackupPolicy],
     backups: &[Backup],
     schedules: &[BackupSchedule],

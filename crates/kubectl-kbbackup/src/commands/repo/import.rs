@@ -215,7 +215,9 @@ fn decide(import: &Import, found: &[Found], sources: &[Source], existing: &[Back
             Ok(backup) => backup,
             // Of what cannot be read nobody knows the source.
             Err(why) => {
-                plan.refused.push((one.path.clone(), why));
+                if !existing.iter().any(|known| lies_at(known, &one.path)) {
+                    plan.refused.push((one.path.clone(), why));
+                }
                 continue;
             }
         };
@@ -246,6 +248,10 @@ fn decide(import: &Import, found: &[Found], sources: &[Source], existing: &[Back
     plan
 }
 
+fn lies_at(backup: &Backup, path: &str) -> bool {
+    backup.status.as_ref().and_then(|status| status.path.as_deref()) == Some(path)
+}
+
 /// Whether an earlier import of the same thing stopped before its end.
 fn half_imported(known: &Backup, wanted: &Backup) -> bool {
     let mark = |backup: &Backup, key: &str| backup.annotations().get(key).cloned();
@@ -272,7 +278,11 @@ impl Plan {
             ui.say(&format!("restores need the Secret {secret} with the passphrase; it is not part of the repository"));
         }
         if !self.exist.is_empty() {
-            ui.say(&format!("{} and left alone", human::count(self.exist.len(), "backup exists", "backups exist")));
+            ui.say(&human::count(
+                self.exist.len(),
+                "backup exists and is left alone",
+                "backups exist and are left alone",
+            ));
         }
         ui.say(&match self.create.len() {
             0 => "nothing to import".to_owned(),
@@ -363,6 +373,9 @@ mod tests {
         let plan = decide(&import(), &all, &[Source::parse("pg").unwrap()], &[]);
         assert_eq!(plan.orphaned, [("demo/child".to_owned(), "base".to_owned())]);
         assert_eq!(plan.refused[0].0, "/demo/half");
+        let mut runs = import().backup(&found("half", None)).unwrap();
+        runs.status.as_mut().unwrap().path = Some("/demo/half".into());
+        assert!(decide(&import(), &all, &[], &[runs]).refused.is_empty(), "what the cluster knows is no surprise");
         assert!(plan.secrets.contains("demo/keys (k)"), "{:?}", plan.secrets);
         assert!(decide(&import(), &all, &[Source::parse("other").unwrap()], &[]).create.is_empty());
         let base = decide(&import(), &[found("child", Some("base")), found("base", None)], &[], &[]);

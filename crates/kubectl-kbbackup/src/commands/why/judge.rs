@@ -58,7 +58,9 @@ pub(super) fn causes(facts: &Facts) -> Vec<Suspect> {
     if facts.operator_missing && facts.state == State::UnderWay {
         causes.push(no_operator());
     }
-    causes.sort_by_key(|cause| (cause.cause == UNKNOWN, first_origin(cause), generality(cause)));
+    // An exit code says less than the line before it.
+    let is_mute = |cause: &Suspect| cause.cause == UNKNOWN && first_origin(cause) != Some(Origin::Log);
+    causes.sort_by_key(|cause| (cause.cause == UNKNOWN, is_mute(cause), first_origin(cause), generality(cause)));
     // What was recognised explains the rest; without it the first words must do.
     let recognised = causes.iter().filter(|cause| cause.cause != UNKNOWN).count();
     causes.truncate(recognised.max(1));
@@ -120,8 +122,10 @@ fn evidence(facts: &Facts) -> Vec<Evidence> {
     }
     if let Some(log) = &facts.log {
         let subject = format!("pod/{} container {}", log.pod, log.container);
-        // A log tells more than one thing; the last that is recognised is the nearest to its end.
-        let telling = log.lines.iter().rev().find(|line| remedy::known(line).is_some());
+        // A log tells more than one thing; the last that is recognised is the nearest to its end. Of other errors the
+        // first has led to the rest.
+        let known = log.lines.iter().rev().find(|line| remedy::known(line).is_some());
+        let telling = known.or_else(|| log.lines.iter().find(|line| is_complaint(line)));
         add(Origin::Log, subject, telling.or_else(|| log.lines.last()).map_or("", String::as_str));
     }
     if let Some((name, reason)) = &facts.repo {
@@ -136,6 +140,12 @@ fn evidence(facts: &Facts) -> Vec<Evidence> {
         add(Origin::Event, facts.short(), event);
     }
     all
+}
+
+/// Whether a line of a log looks like the reason of an end.
+fn is_complaint(line: &str) -> bool {
+    let line = line.to_lowercase();
+    ["error", "fatal", "cannot", "could not", "failed"].iter().any(|word| line.contains(word))
 }
 
 #[cfg(test)]
@@ -200,6 +210,17 @@ mod tests {
         let causes = causes(&failed());
         assert_eq!(causes.len(), 1);
         assert_eq!((causes[0].cause, causes[0].evidence[0].origin), (UNKNOWN, Origin::Status));
+    }
+
+    #[test]
+    fn of_unknown_words_those_of_the_log_come_before_an_exit_code() {
+        let mut facts = failed();
+        facts.pods = vec![pod("Error, exit code 1")];
+        let lines = ["streaming", "error: the stream is no whole file", "see above"].map(str::to_owned).to_vec();
+        facts.log = Some(LogFact { pod: "p".to_owned(), container: "backupdata".to_owned(), lines });
+        let causes = causes(&facts);
+        assert_eq!((causes.len(), causes[0].cause), (1, UNKNOWN));
+        assert_eq!(causes[0].evidence[0].text, "error: the stream is no whole file");
     }
 
     #[test]
