@@ -37,6 +37,10 @@ const GENERATED: &[Generated] = &[Generated {
     example: "crds",
 }];
 
+/// What is written by the tests that compare it with its table, by package and target: rights and settings of the operator,
+/// reference and manual pages of the plugin.
+const WRITTEN_BY_TESTS: [(&str, &str); 2] = [("kbbackup-controller", "--lib"), ("kubectl-kbbackup", "--bins")];
+
 /// Writes all generated files, or checks that they are what they would be.
 pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
     let mut stale = Vec::new();
@@ -54,13 +58,10 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
             ui::note(format!("{}: {} changed", generated.what, changes.len()));
         }
     }
-    // Rights and settings are written by the tests that compare them with their tables.
     if !check {
-        let mut tests = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        tests.current_dir(root).args(["test", "--quiet", "--package", "kbbackup-controller", "--lib", "--"]);
-        tests.arg("is_that_of_the_table").env("UPDATE_MANIFESTS", "1").stdout(std::process::Stdio::null());
-        let status = tests.status().context("cannot start the generator of rights and settings")?;
-        ensure!(status.success(), "the generator of rights and settings failed ({status})");
+        for (package, target) in WRITTEN_BY_TESTS {
+            write_by_tests(root, package, target)?;
+        }
     }
     // The chart copies what the others have written.
     for (what, generate) in [
@@ -75,6 +76,15 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
         }
     }
     ensure!(stale.is_empty(), "stale: {}\nhint: run cargo xtask codegen", stale.join(", "));
+    Ok(())
+}
+
+fn write_by_tests(root: &Path, package: &str, target: &str) -> Result<()> {
+    let mut tests = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    tests.current_dir(root).args(["test", "--quiet", "--package", package, target, "--"]);
+    tests.arg("is_that_of_the_table").env("UPDATE_MANIFESTS", "1").stdout(std::process::Stdio::null());
+    let status = tests.status().with_context(|| format!("cannot start the generator of {package}"))?;
+    ensure!(status.success(), "the generator of {package} failed ({status})");
     Ok(())
 }
 

@@ -24,6 +24,8 @@ mod moment;
 mod output;
 mod provider_flags;
 mod recoverable;
+#[cfg(test)]
+mod reference;
 mod remedy;
 mod source;
 #[cfg(test)]

@@ -99,3 +99,18 @@ fn every_hint_in_the_code_parses() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn every_command_of_the_documents_parses() {
+    let home = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for (file, least) in [("../../README.md", 15), ("REFERENCE.md", 80)] {
+        // A line that goes on is one command.
+        let text = std::fs::read_to_string(home.join(file)).unwrap().replace("\\\n", " ");
+        let lines = text.lines().filter(|line| line.starts_with("$ ") && line.contains("kubectl kbbackup"));
+        let lines: Vec<&str> = lines.map(|line| line.split(" #").next().unwrap_or_default()).collect();
+        assert!(lines.len() >= least, "{file} has only {}", lines.len());
+        wrong.extend(lines.iter().filter_map(|line| parses(&line.replace("<backup>", "BACKUP")).err()));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
