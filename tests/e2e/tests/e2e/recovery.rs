@@ -92,6 +92,15 @@ fn backups_are_imported_from_the_bucket_alone_and_restored() {
     assert!(again.stderr.contains("2 backups exist"), "{}", again.stderr);
     assert_eq!(["one", "two"].map(version), uids);
 
+    let verified = space.kubectl.run(&["kbbackup", "verify", "one", "--level", "full"]).unwrap();
+    assert!(verified.contains("all as sealed"), "{verified}");
+    // The seal that an object carries is what counts: data of somebody else in its place is told.
+    let forged = format!("kbbackup.io/seal={}", "0".repeat(64));
+    space.kubectl.run(&["annotate", "backup", "two", "--overwrite", &forged]).unwrap();
+    let wrong = space.kubectl.try_run(&["kbbackup", "verify", "two"]).unwrap();
+    assert_eq!(wrong.code, 4, "{}", wrong.stderr);
+    assert!(wrong.stdout.contains("has digest"), "{}", wrong.stdout);
+
     let restore = ["kbbackup", "restore", "files-back", "--from", "one", "--wait", "--timeout", "4m"];
     space.kubectl.run(&restore).unwrap();
     assert_eq!(sums(&space.kubectl, "files-back-0").unwrap(), before);
