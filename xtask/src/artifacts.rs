@@ -37,6 +37,11 @@ pub(crate) fn mover(root: &Path) -> Result<PathBuf> {
     Ok(cargo(root, "release", TARGET, &["kbbackup-mover"])?.join("datasafed"))
 }
 
+/// Builds the plugin alone, the same way.
+pub(crate) fn plugin(root: &Path) -> Result<PathBuf> {
+    Ok(cargo(root, "release", TARGET, &["kubectl-kbbackup"])?.join("kubectl-kbbackup"))
+}
+
 /// Builds packages by a profile of the workspace, for a target of Rust's. Returns the folder with their binaries.
 pub(crate) fn cargo(root: &Path, profile: &str, target: &str, packages: &[&str]) -> Result<PathBuf> {
     let mut command = Command::new(env!("CARGO"));

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 mod backups;
+mod cli;
 mod controller;
 mod mover;
 mod run;
@@ -23,6 +24,8 @@ enum What {
     Mover(mover::Args),
     /// Delays and the operator's memory while many backups run at once, on the cluster
     Backups(backups::Args),
+    /// Start, list and completion of the plugin beside kubectl, with 10,000 backups
+    Cli(cli::Args),
     /// The operator's memory, requests and delays with 10,000 backups, against an API server without nodes
     Controller(controller::Args),
 }
@@ -31,6 +34,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     match &args.what {
         What::Mover(args) => mover::run(root, args),
         What::Backups(args) => backups::run(root, args),
+        What::Cli(args) => cli::run(root, args),
         What::Controller(args) => controller::run(root, args),
     }
 }

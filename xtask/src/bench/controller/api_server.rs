@@ -14,7 +14,7 @@ use super::audit::Log;
 use crate::cluster::programs;
 
 /// The two of them, ended when dropped.
-pub(super) struct ApiServer {
+pub(crate) struct ApiServer {
     pub(super) dir: PathBuf,
     pub(super) audit: Log,
     port: u16,
@@ -26,7 +26,7 @@ const USERS: [&str; 2] = ["bench", "controller"];
 
 impl ApiServer {
     /// Starts both with their data below `dir`, and creates our kinds.
-    pub(super) fn start(dir: &Path, root: &Path) -> Result<Self> {
+    pub(crate) fn start(dir: &Path, root: &Path) -> Result<Self> {
         let text = |file: &str| dir.join(file).to_string_lossy().into_owned();
         let kubernetes = programs()?;
         let (port, etcd, peers) = (free_port()?, free_port()?, free_port()?);
@@ -126,7 +126,7 @@ impl ApiServer {
     }
 
     /// Where the access of a user is written down.
-    pub(super) fn kubeconfig(&self, user: &str) -> PathBuf {
+    pub(crate) fn kubeconfig(&self, user: &str) -> PathBuf {
         self.dir.join(format!("{user}.kubeconfig"))
     }
 
@@ -141,7 +141,7 @@ impl ApiServer {
     }
 
     /// A client for the bench.
-    pub(super) async fn client(&self) -> Result<Client> {
+    pub(crate) async fn client(&self) -> Result<Client> {
         let access = Kubeconfig::read_from(self.kubeconfig("bench"))?;
         let config = kube::Config::from_custom_kubeconfig(access, &KubeConfigOptions::default()).await?;
         Ok(Client::try_from(config)?)

@@ -1,10 +1,10 @@
 //! The operator in a cluster with many backups: an API server and etcd of its own, no nodes; what a kubelet would do to
 //! the Jobs of the burst, the bench does. The operator is the release binary as a process of this machine.
 
-mod api_server;
+pub(super) mod api_server;
 mod audit;
 mod kubelet;
-mod seed;
+pub(super) mod seed;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -46,7 +46,7 @@ async fn create(api: &Api<DynamicObject>, mut value: Value) -> Result<()> {
 }
 
 /// Fills the cluster.
-pub(super) async fn fill(client: &Client, backups: usize, policies: usize) -> Result<()> {
+pub(crate) async fn fill(client: &Client, backups: usize, policies: usize) -> Result<()> {
     let namespaces = api(client, "Namespace", "namespaces", None);
     let names = (0..NAMESPACES).map(|index| format!("ns-{index}")).chain([BURST, MANAGER_NAMESPACE].map(str::to_owned));
     for name in names {
