@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// Leave the cluster running
     #[arg(long)]
     keep: bool,
+    /// Recover to so many random times of each version's log
+    #[arg(long, value_name = "N")]
+    targets: Option<usize>,
     /// Try faults, deaths and large amounts for longer: half an hour instead of minutes
     #[arg(long)]
     soak: bool,
@@ -51,6 +54,8 @@ enum Kind {
     Dist,
     /// Tests on the cluster
     E2e,
+    /// Of these, the recoveries to a point in time alone; not part of everything, for they are in `e2e`
+    Pitr,
 }
 
 impl Kind {
@@ -67,6 +72,7 @@ impl Kind {
             Self::Driver => "the storage driver of the test cluster",
             Self::Dist => "the plugin's package",
             Self::E2e => "tests on the cluster",
+            Self::Pitr => "recoveries to a point in time",
         }
     }
 }
@@ -102,21 +108,21 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
             Kind::Metrics => metrics::check(root),
             Kind::Driver => cluster::sanity(),
             Kind::Dist => dist::check(root),
-            Kind::E2e => end_to_end(root, args),
+            Kind::E2e => end_to_end(root, args, args.only.as_deref()),
+            Kind::Pitr => end_to_end(root, args, Some(args.only.as_deref().unwrap_or("pitr"))),
         })?;
     }
     Ok(())
 }
 
 /// The tests that disturb others run after them, alone.
-fn end_to_end(root: &Path, args: &Args) -> Result<()> {
+fn end_to_end(root: &Path, args: &Args, only: Option<&str>) -> Result<()> {
     // What an operator asks for when it starts for the first time counts as well.
     let since = jiff::Timestamp::now().to_string();
     let site = site::prepare(root, &args.cluster)?;
     for server in [s3::Server::Versitygw, s3::Server::Rclone, s3::Server::Vanishing] {
         s3::up(&site.cluster, server)?;
     }
-    let only = args.only.as_deref();
     if only.is_none() {
         api_server(root, &site)?;
     }
@@ -129,6 +135,9 @@ fn end_to_end(root: &Path, args: &Args) -> Result<()> {
         command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-e2e", "--test", "e2e", "--"]);
         command.args(filter).args(["--test-threads", threads]).args(only);
         command.envs(site.test_env());
+        if let Some(targets) = args.targets {
+            command.env("KBBACKUP_PITR_TARGETS", targets.to_string());
+        }
         let status = command.status().context("cannot run cargo")?;
         ensure!(
             status.success(),

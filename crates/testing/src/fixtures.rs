@@ -7,6 +7,11 @@ pub const POSTGRES_IMAGE: &str = "kbbackup.test/postgres:15";
 
 /// A plain PostgreSQL as people run it: Secret, headless Service, StatefulSet with one claim.
 pub fn postgres(name: &str, storage: &str) -> Value {
+    postgres_of(POSTGRES_IMAGE, name, storage)
+}
+
+/// The same of another version.
+pub fn postgres_of(image: &str, name: &str, storage: &str) -> Value {
     let labels = json!({"app.kubernetes.io/name": "postgres", "app.kubernetes.io/instance": name});
     list(&[
         json!({
@@ -24,7 +29,7 @@ pub fn postgres(name: &str, storage: &str) -> Value {
                 "template": {"metadata": {"labels": labels}, "spec": {
                     "terminationGracePeriodSeconds": 10,
                     "containers": [{
-                        "name": "postgres", "image": POSTGRES_IMAGE, "imagePullPolicy": "IfNotPresent",
+                        "name": "postgres", "image": image, "imagePullPolicy": "IfNotPresent",
                         "env": [
                             {"name": "POSTGRES_PASSWORD",
                              "valueFrom": {"secretKeyRef": {"name": format!("{name}-auth"), "key": "password"}}},

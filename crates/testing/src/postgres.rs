@@ -28,7 +28,15 @@ impl Postgres {
     /// # Errors
     /// When it is not ready within two minutes.
     pub fn create(kubectl: &Kubectl, name: &str, storage: &str) -> Result<Self> {
-        kubectl.apply(&fixtures::postgres(name, storage).to_string())?;
+        Self::create_of(kubectl, fixtures::POSTGRES_IMAGE, name, storage)
+    }
+
+    /// The same of another version.
+    ///
+    /// # Errors
+    /// When it is not ready within two minutes.
+    pub fn create_of(kubectl: &Kubectl, image: &str, name: &str, storage: &str) -> Result<Self> {
+        kubectl.apply(&fixtures::postgres_of(image, name, storage).to_string())?;
         let postgres = Self::existing(kubectl, name);
         postgres.wait_ready()?;
         Ok(postgres)

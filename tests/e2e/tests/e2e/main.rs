@@ -22,6 +22,7 @@ mod main_job;
 mod mariadb;
 mod mysql;
 mod namespaces;
+mod pitr;
 mod plugin;
 mod populator;
 mod recipes;

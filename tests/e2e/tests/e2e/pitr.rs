@@ -1,0 +1,287 @@
+//! PostgreSQL by the shipped ActionSets: a full backup, increments and the log of a database under load; all of it is lost; it comes
+//! back at random times and positions, each time exactly the prefix of the ledger.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use kbbackup_e2e::{LIMIT, ended, phase};
+use kbbackup_testing::fixtures::{self, list};
+use kbbackup_testing::ledger::{Entry, Ledger};
+use kbbackup_testing::lsn::Lsn;
+use kbbackup_testing::namespace::TempNamespace;
+use kbbackup_testing::postgres::{Content, Postgres};
+use serde_json::{Value, json};
+
+use crate::begin;
+use crate::recipes::{account, method, policy, restore, restored};
+
+const DATA: &str = "/var/lib/postgresql/data";
+const PASSWORD: &str = "correct-horse-7";
+
+/// How many random times are restored; `cargo xtask test pitr --targets N` says so.
+fn targets() -> usize {
+    std::env::var("KBBACKUP_PITR_TARGETS").ok().and_then(|number| number.parse().ok()).unwrap_or(2)
+}
+
+/// Numbers that nobody has chosen; the seed is printed, so that they can be had again.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let seed = std::env::var("KBBACKUP_PITR_SEED").ok().and_then(|seed| seed.parse().ok());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let seed = seed.unwrap_or(now.as_secs());
+        println!("KBBACKUP_PITR_SEED={seed}");
+        Self(seed)
+    }
+
+    /// One of `from` to `to`, the last one included.
+    fn between(&mut self, from: i64, to: i64) -> i64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        from + (self.0 >> 33) as i64 % (to - from + 1)
+    }
+}
+
+/// How long the ledger was at which time, by the clock that the database's node has, too.
+struct Samples {
+    taken: Arc<Mutex<Vec<(Timestamp, usize)>>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Samples {
+    fn start(ledger: Arc<Ledger>) -> Self {
+        let (taken, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (all, ends) = (taken.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            while !ends.load(Ordering::Relaxed) {
+                // The time is from before the look, so what is counted may have come a little later.
+                let now = Timestamp::now();
+                all.lock().unwrap().push((now, ledger.len()));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        Self { taken, stop, thread }
+    }
+
+    fn end(self) -> Vec<(Timestamp, usize)> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+        self.taken.lock().unwrap().clone()
+    }
+}
+
+/// How many rows a database of the time `at` may have: what was acknowledged before, and no more than what had begun.
+fn rows_at(samples: &[(Timestamp, usize)], at: Timestamp) -> std::ops::RangeInclusive<usize> {
+    let after = samples.iter().position(|(time, _)| *time > at).expect("the ledger went on behind the target");
+    // The look before the last one was over at the time of the last one.
+    samples[after.saturating_sub(2)].1..=samples[after].1 + 2
+}
+
+/// A database with its backups, before it is lost.
+struct Source {
+    postgres: Postgres,
+    image: String,
+    incremental: bool,
+    /// Name of the continuous backup.
+    log: String,
+}
+
+fn end(object: &Value) -> Option<Timestamp> {
+    object["status"]["timeRange"]["end"].as_str().and_then(|end| end.parse().ok())
+}
+
+fn schedule() -> Value {
+    json!({
+        "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "BackupSchedule", "metadata": {"name": "pg"},
+        "spec": {"backupPolicyName": "pg", "schedules": [
+            {"backupMethod": "log", "enabled": true, "cronExpression": "*/5 * * * *", "retentionPeriod": "7d"}]},
+    })
+}
+
+impl Source {
+    fn create(space: &TempNamespace, major: u32) -> Self {
+        let image = format!("kbbackup.test/postgres:{major}");
+        let postgres = Postgres::create_of(&space.kubectl, &image, "pg", "2Gi").unwrap();
+        let incremental = major >= 17;
+        if incremental {
+            postgres.sql("alter system set summarize_wal = on").unwrap();
+            postgres.sql("select pg_reload_conf()").unwrap();
+        }
+        postgres.fill(1).unwrap();
+        postgres.sql("create extension amcheck").unwrap();
+        postgres.sql(&account("PostgreSQL: `kbb").replace('…', PASSWORD)).unwrap();
+        let secret = json!({"stringData": {"username": "kbbackup"}}).to_string();
+        space.kubectl.run(&["patch", "secret", "pg-auth", "-p", &secret]).unwrap();
+        let labels = json!({"app.kubernetes.io/name": "postgres", "app.kubernetes.io/instance": "pg"});
+        let mut methods =
+            vec![method("full", "kbb-postgres-full", DATA, None), method("log", "kbb-postgres-continuous", DATA, None)];
+        if incremental {
+            methods.push(method("incremental", "kbb-postgres-incremental", DATA, Some("full")));
+        }
+        let policy = policy("pg", &labels, "postgres", "postgres", &methods);
+        space.kubectl.apply(&list(&[policy, schedule()]).to_string()).unwrap();
+        let log = (0..240).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(250));
+            let all = space.kubectl.get(&["backups", "-l", "dataprotection.kubeblocks.io/backup-schedule=pg"]).unwrap();
+            all["items"][0]["metadata"]["name"].as_str().map(str::to_owned)
+        });
+        let log = log.expect("the schedule makes the backup");
+        space.kubectl.wait_for("backup", &log, LIMIT, |object| end(object).is_some()).unwrap();
+        Self { postgres, image, incremental, log }
+    }
+}
+
+/// Takes a backup and gives the first time that it can be restored to.
+fn take(space: &TempNamespace, name: &str, method: &str) -> Timestamp {
+    space.kubectl.apply(&fixtures::backup(name, "pg", method).to_string()).unwrap();
+    let object = ended(space, name, LIMIT).unwrap();
+    assert_eq!(phase(&object), "Completed", "{}", object["status"]);
+    end(&object).unwrap()
+}
+
+/// What a restore is to reach, and what it must have then.
+struct Target {
+    name: String,
+    time: Timestamp,
+    parameters: Vec<(&'static str, String)>,
+    rows: std::ops::RangeInclusive<usize>,
+}
+
+/// Restores into an empty namespace, and compares.
+fn prove(
+    cluster: &kbbackup_testing::kubectl::Kubectl,
+    space: &TempNamespace,
+    source: &Source,
+    truth: (&Content, &[Entry]),
+    targets: &[Target],
+) {
+    let elsewhere = TempNamespace::new(cluster, "pitr-back").unwrap();
+    let allowed = format!("kbbackup.io/allow-restore-to={}", elsewhere.name);
+    space.kubectl.run(&["annotate", "backup", "--all", &allowed]).unwrap();
+    for target in targets {
+        let claim = format!("data-{}-0", target.name);
+        let mut object = restore(&target.name, &source.log, &space.name, &claim, DATA);
+        object["spec"]["restoreTime"] = json!(target.time.to_string());
+        object["spec"]["prepareDataConfig"]["volumeClaims"][0]["volumeClaimSpec"]["resources"]["requests"]["storage"] =
+            json!("2Gi");
+        let parameters = target.parameters.iter().map(|(name, value)| json!({"name": name, "value": value}));
+        object["spec"]["env"] = parameters.collect();
+        elsewhere.kubectl.apply(&object.to_string()).unwrap();
+        let reached = restored(&elsewhere, &target.name);
+        let position: Lsn = reached["position"].as_str().unwrap().parse().unwrap();
+        assert_eq!(reached["timeline"], "2");
+        let copy = Postgres::create_of(&elsewhere.kubectl, &source.image, &target.name, "2Gi").unwrap();
+        let checked = copy.check(truth.0, truth.1, position).unwrap();
+        let rows = usize::try_from(checked.rows).unwrap();
+        assert!(
+            target.rows.contains(&rows),
+            "{} at {}: {rows} rows and not {:?}; {reached}",
+            target.name,
+            target.time,
+            target.rows
+        );
+        println!("{}: {} gave {reached}, {rows} rows", target.name, target.time);
+        elsewhere.kubectl.run(&["scale", &format!("statefulset/{}", target.name), "--replicas=0"]).unwrap();
+    }
+}
+
+fn comes_back_at_any_moment(major: u32) {
+    let (cluster, space) = begin(&format!("pitr-{major}")).unwrap();
+    let mut random = Random::new();
+    let source = Source::create(&space, major);
+    let ledger = Arc::new(Ledger::start(&space.kubectl, &source.postgres.pod()).unwrap());
+    let samples = Samples::start(ledger.clone());
+    let load = source.postgres.load(2, 50, Duration::from_secs(600)).unwrap();
+
+    ledger.wait_for(20).unwrap();
+    let first = take(&space, "full", "full");
+    if source.incremental {
+        ledger.wait_for(ledger.len() + 50).unwrap();
+        take(&space, "i1", "incremental");
+        ledger.wait_for(ledger.len() + 50).unwrap();
+        take(&space, "i2", "incremental");
+    }
+    // A border of segments, an idle moment of the log's other writers, and more of everything.
+    source.postgres.sql("select pg_switch_wal()").unwrap();
+    std::thread::sleep(Duration::from_secs(random.between(4, 8) as u64));
+    let last = Timestamp::now();
+    ledger.wait_for(ledger.len() + 20).unwrap();
+    space.kubectl.wait_for("backup", &source.log, LIMIT, |object| end(object).is_some_and(|end| end > last)).unwrap();
+    let samples = samples.end();
+    let acknowledged = Arc::try_unwrap(ledger).ok().expect("nobody else has it").stop().unwrap();
+    drop(load);
+    // Whoever ran it is gone; what it runs in the pod is not yet, and the last target is everything.
+    let clients = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'pgbench'";
+    while source.postgres.sql(clients).unwrap() != "0" {
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let truth = source.postgres.content().unwrap();
+    let written: Lsn = source.postgres.sql("select pg_current_wal_flush_lsn()").unwrap().parse().unwrap();
+    let stored = |object: &Value| {
+        let end = object["status"]["extras"][0]["end_lsn"].as_str().unwrap_or("0/0").parse::<Lsn>();
+        end.is_ok_and(|end| end >= written)
+    };
+    let log = space.kubectl.wait_for("backup", &source.log, LIMIT, stored).unwrap();
+    let window = end(&log).unwrap();
+
+    // Everything is lost.
+    space.kubectl.run(&["delete", "statefulset", "pg", "--timeout=120s"]).unwrap();
+    space.kubectl.run(&["delete", "pvc,service,secret", "--all", "--timeout=120s"]).unwrap();
+
+    let mut wanted: Vec<Target> = (0..targets())
+        .map(|number| {
+            let time = Timestamp::from_second(random.between(first.as_second(), last.as_second())).unwrap();
+            Target { name: format!("t{number}"), time, parameters: vec![], rows: rows_at(&samples, time) }
+        })
+        .collect();
+    let all = acknowledged.len()..=acknowledged.len() + 1;
+    wanted.push(Target {
+        name: "latest".into(),
+        time: window,
+        parameters: vec![("target", "latest".into())],
+        rows: all,
+    });
+    // The position behind a commit: that row is there, and none that began behind it.
+    let from = acknowledged.len() * 3 / 4;
+    let entry = &acknowledged[random.between(from as i64, acknowledged.len() as i64 - 10) as usize];
+    let count = usize::try_from(entry.id).unwrap();
+    let exact = vec![("target", "lsn".into()), ("targetValue", entry.after.to_string()), ("inclusive", "off".into())];
+    let time = first;
+    wanted.push(Target { name: "lsn".into(), time, parameters: exact, rows: count..=count + 1 });
+    prove(&cluster, &space, &source, (&truth, &acknowledged), &wanted);
+
+    // The database is gone, so there is no slot that a deletion could wait for.
+    space.kubectl.run(&["delete", "backupschedule", "pg", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "backup", "--all", "--timeout=180s"]).unwrap();
+}
+
+#[test]
+fn postgres_15_comes_back_at_any_moment_of_its_log_pitr() {
+    comes_back_at_any_moment(15);
+}
+
+#[test]
+fn postgres_17_comes_back_at_any_moment_of_its_log_by_increments_too_pitr() {
+    comes_back_at_any_moment(17);
+}
+
+#[test]
+fn postgres_18_comes_back_at_any_moment_of_its_log_by_increments_too_pitr() {
+    comes_back_at_any_moment(18);
+}
+
+#[test]
+fn a_continuous_backup_that_is_deleted_takes_its_slot_along_pitr() {
+    let (_cluster, space) = begin("pitr-slot").unwrap();
+    let source = Source::create(&space, 15);
+    let slots =
+        || source.postgres.sql("select count(*) from pg_replication_slots where slot_name like 'kbb%'").unwrap();
+    assert_eq!(slots(), "1");
+    space.kubectl.run(&["delete", "backupschedule", "pg", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "backup", &source.log, "--timeout=180s"]).unwrap();
+    assert_eq!(slots(), "0");
+}
