@@ -25,8 +25,17 @@ pub(crate) struct Site {
 }
 
 /// Images of the databases that demo and tests use.
-const ENGINES: [&str; 8] =
-    ["postgres:15", "postgres:17", "postgres:18", "mariadb:11.8", "mysql:9.7", "valkey:8.1", "redis:7.0", "etcd:3.5"];
+const ENGINES: [&str; 9] = [
+    "postgres:15",
+    "postgres:17",
+    "postgres:18",
+    "mariadb:10.11",
+    "mariadb:11.8",
+    "mysql:9.7",
+    "valkey:8.1",
+    "redis:7.0",
+    "etcd:3.5",
+];
 
 /// Brings up the cluster, builds and loads the images, installs the operator with its embedded repository.
 pub(crate) fn prepare(root: &Path, options: &Options) -> Result<Site> {

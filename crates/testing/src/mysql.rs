@@ -41,6 +41,8 @@ pub const MARIADB: Product = Product {
         position: MARIADB_POSITION,
     },
 };
+/// The series before it, whose tools leave other names and do not encrypt by themselves.
+pub const MARIADB_10: Product = Product { image: "kbbackup.test/mariadb:10.11", ..MARIADB };
 const MARIADB_POSITION: &str = "select concat('0/', hex(cast(substring_index(@@last_gtid, '-', -1) as unsigned)));";
 
 /// Its positions are the highest number in the one interval of transactions that it has executed: before the row's own

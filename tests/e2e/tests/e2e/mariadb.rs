@@ -3,7 +3,7 @@
 
 use kbbackup_e2e::{LIMIT, must_fail, phase};
 use kbbackup_testing::fixtures;
-use kbbackup_testing::mysql::{self, BACKUP_PASSWORD, DATA, MARIADB, Server};
+use kbbackup_testing::mysql::{self, BACKUP_PASSWORD, DATA, MARIADB, MARIADB_10, Product, Server};
 use serde_json::{Value, json};
 
 use crate::begin;
@@ -30,8 +30,17 @@ fn methods() -> Value {
 
 #[test]
 fn mariadb_comes_back_at_the_transaction_of_its_last_increment() {
-    let (cluster, space) = begin("mariadb").unwrap();
-    let server = Server::create(&space.kubectl, MARIADB, "db", "1Gi").unwrap();
+    comes_back("mariadb", MARIADB);
+}
+
+#[test]
+fn mariadb_10_11_comes_back_at_the_transaction_of_its_last_increment() {
+    comes_back("mariadb-10", MARIADB_10);
+}
+
+fn comes_back(test: &str, product: Product) {
+    let (cluster, space) = begin(test).unwrap();
+    let server = Server::create(&space.kubectl, product, "db", "1Gi").unwrap();
     create_account(&server);
     server.fill().unwrap();
     space.kubectl.apply(&methods().to_string()).unwrap();
@@ -62,7 +71,7 @@ fn mariadb_comes_back_at_the_transaction_of_its_last_increment() {
         |facts: &Value| facts["position"].as_str().unwrap().rsplit('-').next().unwrap().parse::<u64>().unwrap();
     assert!(number(&first) < number(&reached), "{first} {reached}");
 
-    let server = Server::create(&elsewhere.kubectl, MARIADB, "db", "1Gi").unwrap();
+    let server = Server::create(&elsewhere.kubectl, product, "db", "1Gi").unwrap();
     let rows = server.check(&entries, reached["position"].as_str().unwrap()).unwrap();
     assert!(rows >= acknowledged, "{rows} rows of {acknowledged} that were acknowledged before the last backup");
 
@@ -114,4 +123,29 @@ fn mariadb_refuses_what_would_not_be_a_backup_or_would_cost_data() {
         assert!(why.contains(privilege), "{why}");
     }
     assert!(!why.contains("PROCESS"), "{why}");
+}
+
+/// What a producer left that died before its end, and that somebody called a backup all the same.
+const TORN: &str = r#"export PATH="$PATH:$DP_DATASAFED_BIN_PATH" DATASAFED_BACKEND_BASE_PATH="$DP_BACKUP_BASE_PATH"
+echo torn | datasafed push -z zstd - /data.mbstream.zst && echo '{}' > $DP_BACKUP_INFO_FILE"#;
+
+#[test]
+fn mariadb_takes_nothing_for_a_backup_that_was_never_finished() {
+    let (cluster, space) = begin("mariadb-torn").unwrap();
+    Server::create(&space.kubectl, MARIADB, "db", "1Gi").unwrap();
+    let shipped = cluster.get(&["actionset", "kbb-mariadb-full"]).unwrap();
+    let mut set = json!({"apiVersion": shipped["apiVersion"], "kind": "ActionSet", "spec": shipped["spec"]});
+    set["metadata"] = json!({"name": space.name});
+    set["spec"]["backup"]["backupData"]["command"] = json!(["bash", "-c", TORN]);
+    let methods = [method("full", &space.name, DATA, None)];
+    let rules = policy("db", &mysql::labels(MARIADB, "db"), "mariadb", "mysql", &methods);
+    space.kubectl.apply(&fixtures::list(&[set, rules]).to_string()).unwrap();
+    take(&space, "torn", "full");
+    space.kubectl.apply(&restore("r", "torn", &space.name, "new", DATA).to_string()).unwrap();
+    let over = |object: &Value| matches!(phase(object), "Completed" | "Failed");
+    let refused = space.kubectl.wait_for("restore", "r", LIMIT, over).unwrap();
+    assert!(refused["status"].to_string().contains("backup torn has no COMPLETE object"), "{}", refused["status"]);
+    let name = space.name.clone();
+    drop(space);
+    drop(cluster.try_run(&["delete", "actionset", &name, "--wait=false"]));
 }
