@@ -318,9 +318,9 @@ mod tests {
             one
         };
         let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
-        let text = shown(&[named("c", old), named("b", new), named("a", new)], false).to_string();
+        let text = shown(&[named("a", old), named("c", new), named("b", new)], false).to_string();
         let names: Vec<&str> = text.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
-        assert_eq!(names, ["a", "b", "c"]);
+        assert_eq!(names, ["b", "c", "a"]);
     }
 
     #[test]
