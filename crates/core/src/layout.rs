@@ -60,6 +60,12 @@ pub fn workload(backup_path: &str) -> String {
     join([backup_path, HIDDEN, "workload.json"])
 }
 
+/// Whether an object of a backup is about it rather than of it: what is needed to know the backup, not to restore it.
+pub fn is_document(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.strip_suffix(ENCRYPTED_SUFFIX).unwrap_or(name) == BACKUP_OBJECT || path.split('/').any(|part| part == HIDDEN)
+}
+
 /// Bytes of a Kubernetes quantity or a bare number; `None` when it is neither.
 pub fn parse_size(text: &str) -> Option<u64> {
     let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -102,6 +108,21 @@ mod tests {
         assert_eq!(target_relative("", None), "");
         assert_eq!(backup_root("", "demo", ""), "/demo");
         assert_eq!(backup_root("/a//b/", "demo", "///"), "/a/b/demo");
+    }
+
+    #[test]
+    fn documents_are_no_data() {
+        for path in [
+            "kubeblocks-backup.json",
+            "shard-a/kubeblocks-backup.json",
+            "kubeblocks-backup.json.enc",
+            ".kbbackup/workload.json",
+        ] {
+            assert!(is_document(path), "{path}");
+        }
+        for path in ["base.tar.zst", "COMPLETE", "kubeblocks-backup.json/base.tar", "a.kbbackup"] {
+            assert!(!is_document(path), "{path}");
+        }
     }
 
     #[test]

@@ -224,6 +224,22 @@ fn leftovers_of_failed_attempts_go_and_other_tools_files_stay(#[values(Kind::Fil
     scene.run(&["verify", BACKUP]).succeeds();
 }
 
+/// The second attempt found everything there and did nothing: what it found was the first one's, which does not count.
+#[rstest]
+fn what_only_failed_attempts_stored_is_no_backup(#[values(Kind::Files, Kind::Store)] kind: Kind) {
+    let scene = kind.open();
+    scene.push("dead", "base.tar", b"base");
+    scene.report("dead");
+    scene.push("pod-1", "kubeblocks-backup.json", b"{}");
+    scene.finish("pod-1");
+    // Asked again it says the same.
+    for _ in 0..2 {
+        let error = scene.seal(&["pod-1"], &[]).0.fails();
+        assert!(error.contains("only attempts that failed have stored anything (1 objects)"), "{error}");
+        assert!(!scene.object(&format!("{BACKUP}/.kbbackup/seal.json")).exists());
+    }
+}
+
 #[rstest]
 fn a_lost_or_changed_object_prevents_the_seal(#[values(Kind::Files, Kind::Store)] kind: Kind) {
     let scene = kind.open();

@@ -11,14 +11,9 @@ case "$compression" in none) suffix="" squeeze=() ;; *) suffix=.zst squeeze=(-z 
 # The server's time, with so many seconds added: now SECONDS
 now() { ask "select to_char(date_trunc('second', clock_timestamp() at time zone 'UTC') + interval '$1 second', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"; }
 report() { cp "$work/COMPLETE" "$DP_BACKUP_INFO_FILE.new"; mv "$DP_BACKUP_INFO_FILE.new" "$DP_BACKUP_INFO_FILE"; }
-# What an earlier attempt left is no backup without its mark; with it, only the report is missing.
+# What an earlier attempt left is not to be taken for this one's, be it whole or not: only what this one stores is sealed.
 if stored=$(datasafed list -f -r / 2> /dev/null); then
-  if grep -qx COMPLETE <<< "$stored"; then
-    datasafed pull /COMPLETE "$work/COMPLETE"
-    report
-    echo "an earlier attempt has stored everything"
-    exit 0
-  fi
+  datasafed rm /COMPLETE
   grep -E '^(([0-9]+|base)\.tar|[0-9]+\.dump|globals\.sql|backup_manifest$|databases$|sums$)' <<< "$stored" | while read -r object; do
     datasafed rm "/$object"
   done || true

@@ -29,10 +29,15 @@ struct Writer {
     hasher: blake3::Hasher,
     waiting: Vec<u8>,
     stored: Stored,
+    /// Objects that are not our own documents.
+    data: u64,
+    /// Objects that only attempts noted that failed.
+    leftovers: u64,
 }
 
 impl Writer {
     async fn add(&mut self, entry: &ManifestEntry) -> Result<()> {
+        self.data += u64::from(!layout::is_document(&entry.path));
         self.waiting.extend(lines([entry])?);
         self.stored.objects += 1;
         self.stored.bytes += entry.size;
@@ -57,6 +62,8 @@ impl Task<'_> {
             hasher: blake3::Hasher::new(),
             waiting: Vec::new(),
             stored: Stored::default(),
+            data: 0,
+            leftovers: 0,
         };
         match self.merge(notes, listed, &mut writer).await {
             Ok(()) => {
@@ -82,8 +89,10 @@ impl Task<'_> {
                 (Some(note), Some(file)) => note.path().cmp(&file.path),
             };
             if order.is_lt() {
-                if let Some(Verdict::Belongs(entry)) = &note {
-                    missing.note(&entry.path);
+                match &note {
+                    Some(Verdict::Belongs(entry)) => missing.note(&entry.path),
+                    Some(Verdict::Leftover(_)) => writer.leftovers += 1,
+                    None => {}
                 }
                 note = notes.next()?;
                 continue;
@@ -100,6 +109,15 @@ impl Task<'_> {
             }
         }
         missing.refuse()?;
+        // A script that takes what an earlier attempt stored for its own work stores nothing, and what there was is gone.
+        if writer.data == 0 && writer.leftovers > 0 {
+            let text = format!(
+                "only attempts that failed have stored anything ({} objects), the one that succeeded has not: \
+                 a script that is run again must store everything again",
+                writer.leftovers
+            );
+            return Err(Error::new(Cause::Damaged, text));
+        }
         writer.send().await
     }
 
@@ -108,7 +126,10 @@ impl Task<'_> {
         let entry = match verdict {
             Verdict::Belongs(entry) => entry,
             Verdict::Leftover(path) if is_hidden(&path) => return Ok(()),
-            Verdict::Leftover(path) => return self.repo.store.remove(&join(&self.key, &path)).await,
+            Verdict::Leftover(path) => {
+                writer.leftovers += 1;
+                return self.repo.store.remove(&join(&self.key, &path)).await;
+            }
         };
         let size = found.size;
         if entry.size != size as u64 {
