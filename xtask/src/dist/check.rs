@@ -28,6 +28,8 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         let mut command = sh::command(go::KREW.path()?, words);
         Ok::<_, anyhow::Error>(command.env("KREW_ROOT", out.join("krew")).stdin(std::process::Stdio::null()).output()?)
     };
+    // Its list of plugins, which only has to be there; the real one is a repository elsewhere.
+    sh::output(sh::command("git", ["init", "--quiet"]).arg(out.join("krew/index/default")))?;
     let (manifest, packed) = (format!("--manifest={}", file.display()), format!("--archive={}", packed.display()));
     let installed = krew(&["install", &manifest, &packed])?;
     ensure!(installed.status.success(), "krew refused: {}", String::from_utf8_lossy(&installed.stderr));
