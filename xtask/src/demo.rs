@@ -28,7 +28,7 @@ const NAMESPACE: &str = "kbbackup-demo";
 /// Runs the demo.
 pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     let begin = Instant::now();
-    let site = site::prepare(root, &args.cluster)?;
+    let site = site::prepare(root, &args.cluster, site::POSTGRES)?;
     let prepared = begin.elapsed();
 
     let kubectl = &site.kubectl;

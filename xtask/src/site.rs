@@ -24,8 +24,10 @@ pub(crate) struct Site {
     was_up: bool,
 }
 
-/// Images of the databases that demo and tests use.
-const ENGINES: [&str; 9] = [
+/// The database of the demo.
+pub(crate) const POSTGRES: &[&str] = &["postgres:15"];
+/// The databases of the tests.
+pub(crate) const ENGINES: &[&str] = &[
     "postgres:15",
     "postgres:17",
     "postgres:18",
@@ -37,10 +39,10 @@ const ENGINES: [&str; 9] = [
     "etcd:3.5",
 ];
 
-/// Brings up the cluster, builds and loads the images, installs the operator with its embedded repository.
-pub(crate) fn prepare(root: &Path, options: &Options) -> Result<Site> {
+/// Brings up the cluster with the images of `engines`, builds and loads ours, installs the operator with its embedded repository.
+pub(crate) fn prepare(root: &Path, options: &Options, engines: &[&str]) -> Result<Site> {
     let was_up = cluster::is_up(options);
-    let options = Options { images: ENGINES.map(str::to_owned).to_vec(), ..options.clone() };
+    let options = Options { images: engines.iter().map(|&name| name.to_owned()).collect(), ..options.clone() };
     let cluster = cluster::up(&options)?;
     let binaries = ui::long_step("build operator, mover and plugin", || artifacts::build(root))?;
     let controller = our_image(&cluster, "controller", "/kbbackup-controller", &binaries.controller)?;

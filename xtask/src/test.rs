@@ -119,7 +119,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
 fn end_to_end(root: &Path, args: &Args, only: Option<&str>) -> Result<()> {
     // What an operator asks for when it starts for the first time counts as well.
     let since = jiff::Timestamp::now().to_string();
-    let site = site::prepare(root, &args.cluster)?;
+    let site = site::prepare(root, &args.cluster, site::ENGINES)?;
     for server in [s3::Server::Versitygw, s3::Server::Rclone, s3::Server::Vanishing] {
         s3::up(&site.cluster, server)?;
     }

@@ -32,7 +32,7 @@ head -c 1000000 /dev/urandom | datasafed push - /data
 echo '{"totalSize":"1000000"}' > "$DP_BACKUP_INFO_FILE""#;
 
 pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
-    let site = site::prepare(root, &args.cluster)?;
+    let site = site::prepare(root, &args.cluster, site::POSTGRES)?;
     let space = TempNamespace::new(&site.kubectl, "bench")?;
     let kubectl = &space.kubectl;
     Postgres::create(kubectl, "pg", "1Gi")?;
