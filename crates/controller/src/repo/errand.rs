@@ -1,7 +1,6 @@
 //! Errands: what a person has the mover do with a repository, by a Job that only reads. Pure.
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Capabilities, PodSecurityContext, SeccompProfile};
 use kbbackup_api::errand::{Errand, Task};
 use kbbackup_api::names::labels;
 use kbbackup_api::v1alpha1::BackupRepo;
@@ -14,8 +13,6 @@ use crate::worker::{RepoAccess, pod};
 
 /// Name of the Job's only container.
 const CONTAINER: &str = "errand";
-/// User of the Job, and group of the volume that it mounts.
-const USER: i64 = 65532;
 /// How long its log can be read after its end, in seconds.
 const KEPT: i32 = 600;
 
@@ -47,21 +44,7 @@ pub(super) fn name(repo: &BackupRepo, id: &str) -> String {
 
 /// The Job.
 pub(super) fn build(repo: &BackupRepo, errand: &Errand, way: Way, settings: &Settings) -> Job {
-    let mut container = pod::container(CONTAINER, &settings.mover_image, command(repo, &errand.task), settings);
-    let context = container.security_context.get_or_insert_default();
-    context.run_as_user = Some(USER);
-    context.run_as_non_root = Some(true);
-    context.capabilities = Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None });
-    container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
-    pod::zero_limits(&mut container, settings);
-    let mut spec = pod::empty(&pod::Account::Worker, settings);
-    spec.containers = vec![container];
-    spec.security_context = Some(PodSecurityContext {
-        fs_group: Some(USER),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-        ..PodSecurityContext::default()
-    });
-    pod::run_anywhere(&mut spec, settings);
+    let mut spec = pod::of_mover(CONTAINER, arguments(repo, &errand.task), settings);
     // A backup's list of objects may be longer than memory.
     pod::temporary_files(&mut spec);
     RepoAccess { way, kopia_path: None, encryption: errand.encryption.clone() }.attach(&mut spec);
@@ -82,8 +65,8 @@ pub(super) fn build(repo: &BackupRepo, errand: &Errand, way: Way, settings: &Set
     errand
 }
 
-fn command(repo: &BackupRepo, task: &Task) -> Vec<String> {
-    let words: Vec<String> = match task {
+fn arguments(repo: &BackupRepo, task: &Task) -> Vec<String> {
+    match task {
         Task::Catalogue { under, brief } => {
             let prefix = format!("/{}", repo.spec.path_prefix.as_deref().unwrap_or_default().trim_matches('/'));
             let under = if under.is_empty() { prefix } else { under.clone() };
@@ -95,8 +78,7 @@ fn command(repo: &BackupRepo, task: &Task) -> Vec<String> {
             let words = ["verify".to_owned(), format!("--level={level}")];
             words.into_iter().chain(seal).chain(["--".to_owned(), path.clone()]).collect()
         }
-    };
-    [vec!["/datasafed".to_owned()], words].concat()
+    }
 }
 
 #[cfg(test)]
@@ -116,8 +98,8 @@ mod tests {
         from(json!({ "id": "a1", "task": task }))
     }
 
-    fn command_of(task: &serde_json::Value) -> Vec<String> {
-        command(&repo(), &errand(task).task)
+    fn arguments_of(task: &serde_json::Value) -> Vec<String> {
+        arguments(&repo(), &errand(task).task)
     }
 
     #[test]
@@ -132,13 +114,13 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_becomes_a_command_that_only_reads() {
-        assert_eq!(command_of(&json!({ "catalogue": {} })), ["/datasafed", "catalogue", "--", "/prod"]);
+        assert_eq!(arguments_of(&json!({ "catalogue": {} })), ["catalogue", "--", "/prod"]);
         let brief = json!({ "catalogue": { "under": "/prod/demo", "brief": true } });
-        assert_eq!(command_of(&brief), ["/datasafed", "catalogue", "--brief", "--", "/prod/demo"]);
+        assert_eq!(arguments_of(&brief), ["catalogue", "--brief", "--", "/prod/demo"]);
         let verify = json!({ "verify": { "path": "--help", "seal": "ab", "level": "digest" } });
         assert_eq!(
-            command_of(&verify),
-            ["/datasafed", "verify", "--level=digest", "--seal=ab", "--", "--help"],
+            arguments_of(&verify),
+            ["verify", "--level=digest", "--seal=ab", "--", "--help"],
             "a path is never a flag"
         );
     }

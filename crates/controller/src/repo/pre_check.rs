@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Capabilities, Event, Pod, PodSecurityContext, SeccompProfile};
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kbbackup_api::conditions::{self, BackupRepoCondition, ConditionStatus};
 use kbbackup_api::names::{annotations, labels};
@@ -21,8 +21,6 @@ use crate::worker::{Outcome, RepoAccess, outcome, pod};
 const CONTAINER: &str = "pre-check";
 /// A check that has not come to an end by then has failed, in seconds.
 const DEADLINE: i64 = 15 * 60;
-/// User of the check, and group of the volume that it mounts.
-const USER: i64 = 65532;
 /// Longest part of a message that quotes somebody else, in bytes.
 const QUOTE: usize = 4096;
 /// Causes in a report that another attempt cannot change.
@@ -143,23 +141,7 @@ fn quote(mut text: String) -> String {
 /// The Job. `name` is also that of the Secret or claim that it uses.
 pub(super) fn build(repo: &BackupRepo, name: &str, wanted: Wanted<'_>, way: Way, settings: &Settings) -> Job {
     let prefix = format!("/{}", repo.spec.path_prefix.as_deref().unwrap_or_default().trim_matches('/'));
-    let command = ["/datasafed", "check", &prefix].map(str::to_owned).to_vec();
-    let mut container = pod::container(CONTAINER, &settings.mover_image, command, settings);
-    let context = container.security_context.get_or_insert_default();
-    context.run_as_user = Some(USER);
-    context.run_as_non_root = Some(true);
-    context.capabilities = Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None });
-    // A mover that dies without a report still says something.
-    container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
-    pod::zero_limits(&mut container, settings);
-    let mut spec = pod::empty(&pod::Account::Worker, settings);
-    spec.containers = vec![container];
-    spec.security_context = Some(PodSecurityContext {
-        fs_group: Some(USER),
-        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-        ..PodSecurityContext::default()
-    });
-    pod::run_anywhere(&mut spec, settings);
+    let mut spec = pod::of_mover(CONTAINER, vec!["check".to_owned(), prefix], settings);
     RepoAccess { way, kopia_path: None, encryption: None }.attach(&mut spec);
     let shell = Shell {
         name: name.to_owned(),

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, ObjectFieldSelector, Pod, PodSpec,
-    ResourceRequirements, SecurityContext, Toleration, Volume, VolumeMount,
+    Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, ObjectFieldSelector,
+    Pod, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext, Toleration, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kbbackup_api::v1alpha1::TargetVolumeInfo;
 use kbbackup_core::contract::DOWNWARD_DIR;
 
 use crate::settings::Settings;
+
+/// User of the pods in which nothing but the mover runs, and group of the volumes that they mount.
+const MOVER_USER: i64 = 65532;
 
 /// A container of a worker: root inside of the container, without a way to become more. Every image of ours goes through
 /// here, and so through the registry map.
@@ -27,6 +31,29 @@ pub fn container(name: &str, image: &str, command: Vec<String>, settings: &Setti
         }),
         ..Container::default()
     }
+}
+
+/// A pod in which nothing but the mover runs, anywhere: no rights of its own, and no user's either. `name` is its
+/// container's; `arguments` are the mover's.
+pub fn of_mover(name: &str, arguments: Vec<String>, settings: &Settings) -> PodSpec {
+    let command = [vec!["/datasafed".to_owned()], arguments].concat();
+    let mut container = container(name, &settings.mover_image, command, settings);
+    let context = container.security_context.get_or_insert_default();
+    context.run_as_user = Some(MOVER_USER);
+    context.run_as_non_root = Some(true);
+    context.capabilities = Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None });
+    // A mover that dies without a report still says something.
+    container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
+    zero_limits(&mut container, settings);
+    let mut pod = empty(&Account::Worker, settings);
+    pod.containers = vec![container];
+    pod.security_context = Some(PodSecurityContext {
+        fs_group: Some(MOVER_USER),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..PodSecurityContext::default()
+    });
+    run_anywhere(&mut pod, settings);
+    pod
 }
 
 /// Behaviour 8.3: where neither request nor limit is set, the limit is 0, so that quotas and limit ranges do not
