@@ -15,7 +15,8 @@ store() {
   { "$2" | tee "$work/tap" | datasafed push "${squeeze[@]}" - "/$1"; } & stream=$!
   # Waited for, not run in front: a shell that waits hears a TERM.
   wait "$stream" || return 1
-  wait "$sum"
+  # Said outright: whoever handles a failure of this function switches the shell's own checks off in it.
+  wait "$sum" || return 1
   digest=$(cut -c1-64 "$work/sum")
 }
 # Last of all: who finds COMPLETE finds a whole backup: complete FACTS MORE START END. Facts are told in the Backup as well.

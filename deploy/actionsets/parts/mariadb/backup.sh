@@ -33,26 +33,13 @@ same identity "$identity" "was taken of another data directory than $data of $DP
 same lineage "$lineage" "is of the time before this server was restored"
 same server_id "$server_id" "was taken of a server with another server_id than $server_id"
 same series "$series" "is of another series than this server, $version"
-since=(); from_lsn=0
-if [ -n "$parent" ]; then from_lsn=$(value to_lsn "$work/parent"); since=(--incremental-lsn="$from_lsn"); fi
 
-forget data.mbstream
-object=data.mbstream$suffix
 start=$(ask "select date_format(utc_timestamp(), '%Y-%m-%dT%H:%i:%sZ')")
-echo "streaming ${parent:+what changed since $parent (LSN $from_lsn) in }$data of $DP_DB_HOST (MariaDB $version)"
-copy() {
-  "$backup" --defaults-file="$work/my.cnf" --backup --stream=mbstream --datadir="$data" --extra-lsndir="$work/lsn" \
-    --target-dir="$work/target" --tmpdir="$work" --parallel="$parallel" "${since[@]}" 2> "$work/log"
-}
-store "$object" copy || { tail -n 20 "$work/log" >&2; fail "the copy failed (the last lines above)"; }
-said_ok "$backup"
+format=mbstream
+stream "MariaDB $version"
 # The moment of consistency has passed; rounded up, a target at this time lies behind it.
 end=$(ask "select date_format(utc_timestamp() + interval 1 second, '%Y-%m-%dT%H:%i:%sZ')")
 
-to_lsn=$(checkpoint to_lsn "$work/lsn"); last_lsn=$(checkpoint last_lsn "$work/lsn"); began=$(checkpoint from_lsn "$work/lsn")
-if [ "$began" != "$from_lsn" ] || [ "${to_lsn:-0}" -lt "$from_lsn" ]; then
-  fail "the copy covers LSN $began to $to_lsn and should begin at $from_lsn"
-fi
 position=$(sed -n "s/^binlog_pos = filename '\([^']*\)', position '\([0-9]*\)'.*/\1:\2/p" "$work"/lsn/*_info)
 gtid=$(sed -n "s/^binlog_pos = .*GTID of the last change '\([^']*\)'.*/\1/p" "$work"/lsn/*_info)
 

@@ -8,6 +8,7 @@ fi
 for tool in xtrabackup xbstream; do
   command -v "$tool" > /dev/null || fail "no $tool in this image; set KBB_IMAGE in the method's env to an image of Percona XtraBackup of the server's series"
 done
+backup=xtrabackup format=xbstream
 tools=$(xtrabackup --version 2>&1 | grep -o '[0-9]*\.[0-9]*\.[0-9]*' | head -n 1)
 server_uuid=$(sed -n 's/^server-uuid *= *//p' "$data/auto.cnf")
 lineage=none; if [ -f "$data/kbbackup_lineage" ]; then lineage=$(<"$data/kbbackup_lineage"); fi
@@ -18,25 +19,11 @@ case "$tls" in
 esac >> "$work/my.cnf"
 same server_uuid "$server_uuid" "was taken of another server than $server_uuid"
 same lineage "$lineage" "is of the time before this server was restored"
-since=(); from_lsn=0
-if [ -n "$parent" ]; then from_lsn=$(value to_lsn "$work/parent"); since=(--incremental-lsn="$from_lsn"); fi
 
-forget data.xbstream
-object=data.xbstream$suffix
 start=$(date +%FT%TZ)
-echo "streaming ${parent:+what changed since $parent (LSN $from_lsn) in }$data of $DP_DB_HOST (xtrabackup $tools)"
-copy() {
-  xtrabackup --defaults-file="$work/my.cnf" --backup --stream=xbstream --datadir="$data" --extra-lsndir="$work/lsn" \
-    --target-dir="$work/target" --tmpdir="$work" --parallel="$parallel" "${since[@]}" 2> "$work/log"
-}
-store "$object" copy || { tail -n 20 "$work/log" >&2; fail "the copy failed (the last lines above)"; }
-said_ok xtrabackup
+stream "xtrabackup $tools"
 end=$(date -d '+1 second' +%FT%TZ)
 
-to_lsn=$(checkpoint to_lsn "$work/lsn"); last_lsn=$(checkpoint last_lsn "$work/lsn"); began=$(checkpoint from_lsn "$work/lsn")
-if [ "$began" != "$from_lsn" ] || [ "${to_lsn:-0}" -lt "$from_lsn" ]; then
-  fail "the copy covers LSN $began to $to_lsn and should begin at $from_lsn"
-fi
 info() { sed -n "s/^$1 = //p" "$work"/lsn/*_info; }
 version=$(info server_version)
 position=$(info binlog_pos | sed -n "s/^filename '\([^']*\)', position '\([0-9]*\)'.*/\1:\2/p")
