@@ -32,6 +32,23 @@ pub(crate) fn backup_phase(backup: &Backup) -> Option<BackupPhase> {
     backup.status.as_ref().and_then(|status| status.phase)
 }
 
+/// Names of the backups that this one cannot be restored without.
+pub(crate) fn parents(backup: &Backup) -> Vec<String> {
+    let status = backup.status.as_ref();
+    let mut parents: Vec<String> = [
+        status.and_then(|status| status.parent_backup_name.clone()),
+        status.and_then(|status| status.base_backup_name.clone()),
+        backup.spec.parent_backup_name.clone(),
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|name| *name != backup.name_any() && !name.is_empty())
+    .collect();
+    parents.sort();
+    parents.dedup();
+    parents
+}
+
 /// A backup: `Completed` or `Failed`; a continuous one has arrived when it runs with a pod.
 pub(crate) fn backup(backup: Option<&Backup>) -> Seen<Ending> {
     let Some(backup) = backup else { return Seen::End(Ending::Gone) };

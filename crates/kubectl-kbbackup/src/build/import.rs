@@ -1,5 +1,7 @@
 //! Backups as a repository remembers them, made ready for another cluster. Pure.
 
+use std::collections::{BTreeSet, HashMap};
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kbbackup_api::{
@@ -9,6 +11,8 @@ use kbbackup_api::{
 use kbbackup_core::catalogue::Found;
 use kube::{ResourceExt, api::ObjectMeta};
 use serde_json::json;
+
+use crate::follow;
 
 /// How backups are brought back.
 #[derive(Clone, Debug, Default)]
@@ -115,40 +119,38 @@ impl Import {
 
 /// Parents before their children; what has no parent here keeps its order.
 pub(crate) fn parents_first(mut backups: Vec<Backup>) -> Vec<Backup> {
-    let mut sorted: Vec<Backup> = Vec::with_capacity(backups.len());
     backups.sort_by_key(|backup| (backup.namespace(), backup.status.as_ref().map(started), backup.name_any()));
-    while !backups.is_empty() {
-        let waits = |one: &Backup| {
-            parents(one).iter().any(|parent| {
-                backups.iter().any(|other| other.name_any() == *parent && other.namespace() == one.namespace())
-            })
-        };
-        // A circle cannot be right, and must not hold up the others.
-        let next = backups.iter().position(|one| !waits(one)).unwrap_or(0);
-        sorted.push(backups.remove(next));
+    let places: HashMap<(Option<String>, String), usize> =
+        backups.iter().enumerate().map(|(at, backup)| ((backup.namespace(), backup.name_any()), at)).collect();
+    let mut children = vec![Vec::new(); backups.len()];
+    let mut waits = vec![0; backups.len()];
+    for (at, backup) in backups.iter().enumerate() {
+        for parent in follow::parents(backup) {
+            if let Some(parent) = places.get(&(backup.namespace(), parent)) {
+                children[*parent].push(at);
+                waits[at] += 1;
+            }
+        }
     }
-    sorted
+    let mut ready: BTreeSet<usize> = (0..backups.len()).filter(|at| waits[*at] == 0).collect();
+    let mut order = Vec::with_capacity(backups.len());
+    while let Some(at) = ready.pop_first() {
+        order.push(at);
+        for child in &children[at] {
+            waits[*child] -= 1;
+            if waits[*child] == 0 {
+                ready.insert(*child);
+            }
+        }
+    }
+    // A circle cannot be right, and must not hold up the others.
+    order.extend((0..backups.len()).filter(|at| waits[*at] > 0));
+    let mut backups: Vec<Option<Backup>> = backups.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|at| backups[at].take()).collect()
 }
 
 fn started(status: &BackupStatus) -> Option<Timestamp> {
     status.start_timestamp.as_ref().map(|time| time.0)
-}
-
-/// Names of the backups that this one cannot be restored without.
-pub(crate) fn parents(backup: &Backup) -> Vec<String> {
-    let status = backup.status.as_ref();
-    let mut parents: Vec<String> = [
-        status.and_then(|status| status.parent_backup_name.clone()),
-        status.and_then(|status| status.base_backup_name.clone()),
-        backup.spec.parent_backup_name.clone(),
-    ]
-    .into_iter()
-    .flatten()
-    .filter(|name| *name != backup.name_any() && !name.is_empty())
-    .collect();
-    parents.sort();
-    parents.dedup();
-    parents
 }
 
 /// The patch that takes the controller's blindfold off.

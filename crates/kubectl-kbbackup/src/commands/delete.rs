@@ -18,7 +18,6 @@ use crate::{
     app::{App, list_all},
     args::{WaitArgs, duration},
     ask,
-    build::import::parents,
     error::{CliError, Doing, Result},
     exit::Exit,
     follow,
@@ -164,7 +163,7 @@ fn dependants(chosen: &[Backup], all: &[Backup]) -> Vec<Backup> {
         let more: Vec<&Backup> = all
             .iter()
             .filter(|backup| !gone.contains(&backup.name_any()))
-            .filter(|backup| parents(backup).iter().any(|parent| gone.contains(parent)))
+            .filter(|backup| follow::parents(backup).iter().any(|parent| gone.contains(parent)))
             .collect();
         if more.is_empty() {
             return found;

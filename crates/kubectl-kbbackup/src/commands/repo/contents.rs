@@ -28,9 +28,8 @@ use crate::{
 /// List the backups that really lie in a repository, and whether the cluster knows them
 ///
 /// known: there is a Backup object. orphan: the data lies there and no object does. missing: there is an object, and its
-/// data does not lie there. unfinished: data without a seal, of a backup that
-/// never came to its end or of a log. The operator has the mover read the repository; no credentials leave the cluster.
-/// Volume snapshots leave no entry.
+/// data does not lie there. unfinished: data without a seal, of a backup that never came to its end or of a log. The
+/// operator has the mover read the repository; no credentials leave the cluster. Volume snapshots leave no entry.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "Examples:
   kubectl kbbackup repo contents s3-main

@@ -3,7 +3,10 @@
 //! Each is created with an annotation that keeps controllers away from it, then gets its status, then loses the annotation.
 //! An import that was interrupted goes on where it stopped; whatever else exists is left alone.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -23,9 +26,10 @@ use super::catalogue::{self, Scope};
 use crate::{
     app::{App, check_name, list_all},
     args::{DryRun, WriteArgs, duration, words},
-    build::import::{Import, parents, parents_first, released},
+    build::import::{Import, parents_first, released},
     error::{CliError, Doing, Result},
     exit::Exit,
+    follow,
     install::foreign,
     manifest::{How, Manifest, announce, previewed},
     output::{human, object},
@@ -182,6 +186,8 @@ struct Plan {
     refused: Vec<(String, String)>,
     /// Backups without one that they build on, as `namespace/name`, and the missing one.
     orphaned: Vec<(String, String)>,
+    /// How many come back without a seal.
+    unsealed: usize,
     /// Secrets that restores will need.
     secrets: BTreeSet<String>,
 }
@@ -210,6 +216,7 @@ fn decide(import: &Import, found: &[Found], sources: &[Source], existing: &[Back
     let mut plan = Plan::default();
     let mut create = Vec::new();
     let full = |backup: &Backup| format!("{}/{}", backup.namespace().unwrap_or_default(), backup.name_any());
+    let known: BTreeMap<String, &Backup> = existing.iter().map(|backup| (full(backup), backup)).collect();
     for one in found {
         let backup = match import.backup(one) {
             Ok(backup) => backup,
@@ -224,18 +231,20 @@ fn decide(import: &Import, found: &[Found], sources: &[Source], existing: &[Back
         if !source::is_of(&backup, sources, &[]) {
             continue;
         }
-        let same = existing.iter().find(|known| full(known) == full(&backup));
-        match same {
+        match known.get(&full(&backup)) {
             Some(known) if !half_imported(known, &backup) => plan.exist.push(full(&backup)),
-            _ => create.push(backup),
+            _ => {
+                plan.unsealed += usize::from(one.seal.is_none());
+                create.push(backup);
+            }
         }
     }
     plan.create = parents_first(create);
-    let known: BTreeSet<String> = existing.iter().chain(&plan.create).map(full).collect();
+    let all: BTreeSet<String> = existing.iter().chain(&plan.create).map(full).collect();
     for backup in &plan.create {
-        for parent in parents(backup) {
+        for parent in follow::parents(backup) {
             let wanted = format!("{}/{parent}", backup.namespace().unwrap_or_default());
-            if !known.contains(&wanted) {
+            if !all.contains(&wanted) {
                 plan.orphaned.push((full(backup), parent));
             }
         }
@@ -273,6 +282,12 @@ impl Plan {
         }
         for (backup, parent) in &self.orphaned {
             ui.warn(&format!("backup {backup} builds on {parent}, which is not there: it cannot be restored"));
+        }
+        if self.unsealed > 0 {
+            let count = human::count(self.unsealed, "backup has no seal", "backups have no seals");
+            ui.warn(&format!(
+                "{count}: made by another controller, and nothing proves that all of their data is there"
+            ));
         }
         for secret in &self.secrets {
             ui.say(&format!("restores need the Secret {secret} with the passphrase; it is not part of the repository"));
@@ -334,6 +349,8 @@ async fn bring_back(app: &App, backup: &Backup) -> Result<Backup> {
 
 #[cfg(test)]
 mod tests {
+    use kbbackup_core::catalogue::SealFound;
+
     use super::*;
 
     fn found(name: &str, parent: Option<&str>) -> Found {
@@ -361,6 +378,9 @@ mod tests {
         let mut half = import().backup(&all[0]).unwrap();
         let whole = decide(&import(), &all, &[], std::slice::from_ref(&half));
         assert_eq!(names(&whole.create), ["one", "two"]);
+        assert_eq!(whole.unsealed, 2);
+        let sealed = Found { seal: Some(SealFound::default()), ..all[0].clone() };
+        assert_eq!(decide(&import(), &[sealed], &[], &[]).unsealed, 0);
         half.annotations_mut().remove(annotations::SKIP_RECONCILIATION);
         let rest = decide(&import(), &all, &[], std::slice::from_ref(&half));
         assert_eq!((names(&rest.create), rest.exist), (vec!["two".to_owned()], vec!["demo/one".to_owned()]));
