@@ -16,10 +16,15 @@ use common::{BIN, not_tried};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// The first ActionSet of all, which has a name of its own.
+const BASEBACKUP: &str = "pg-basebackup";
+
 /// A repository of files, and what pods have beside it.
 struct Site {
     server: Postgres,
     dir: TempDir,
+    /// On a file system of its own, as volumes are.
+    volumes: TempDir,
 }
 
 /// An action of an ActionSet with the environment of its pod.
@@ -44,7 +49,12 @@ impl Site {
             not_tried("the scripts run as root in their pods, and this is another user");
             return None;
         }
-        let site = Self { server: server()?, dir: tempfile::tempdir().unwrap() };
+        let site = Self {
+            server: server()?,
+            dir: tempfile::tempdir().unwrap(),
+            volumes: tempfile::tempdir_in("/dev/shm").unwrap(),
+        };
+        fs::set_permissions(site.volumes.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(site.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(site.dir.path().join("repo")).unwrap();
         Some(site)
@@ -53,7 +63,8 @@ impl Site {
     /// The script of `phase`, for example `backupData`, with the defaults of its parameters.
     fn action(&self, action_set: &str, phase: &str, backup: &str) -> Action {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/actionsets");
-        let text = fs::read_to_string(root.join(format!("kbb-postgres-{action_set}.yaml"))).unwrap();
+        let name = if action_set == BASEBACKUP { action_set.to_owned() } else { format!("kbb-postgres-{action_set}") };
+        let text = fs::read_to_string(root.join(format!("{name}.yaml"))).unwrap();
         let pod = self.dir.path().join(format!("{backup}-{phase}"));
         fs::create_dir_all(&pod).unwrap();
         let (info, result) = (pod.join("backup.info"), pod.join("result"));
@@ -103,7 +114,7 @@ impl Site {
 
     /// Where a restore puts a data directory. The server that will use it is not root.
     fn place(&self, name: &str) -> PathBuf {
-        let place = self.dir.path().join(name);
+        let place = self.volumes.path().join(name);
         fs::create_dir_all(&place).unwrap();
         place.join("data")
     }
@@ -231,6 +242,28 @@ fn a_full_backup_with_tablespaces_comes_back_as_it_was() {
     let base = site.object("plain/base.tar.zst");
     fs::copy(site.object("spread/base.tar.zst"), &base).unwrap();
     restore("plain", &other).refused_for("its digest is another");
+}
+
+/// What is not on a volume is gone with the pod, however well it was restored.
+#[test]
+fn a_restore_beside_the_volumes_is_refused_and_so_is_a_volume_in_use() {
+    let Some(site) = Site::new() else { return };
+    let astray = tempfile::tempdir_in("/").unwrap();
+    for action_set in ["full", BASEBACKUP] {
+        let backup = format!("of-{action_set}");
+        let done = site.action(action_set, "backupData", &backup).run();
+        assert!(done.ok, "{}", done.told);
+        let restore = |data: &Path| {
+            let restore = site.action(action_set, "prepareData", &backup).knowing(&done.info);
+            restore.env("KBB_DATA_DIR", data.to_str().unwrap())
+        };
+        restore(&astray.path().join("data")).refused_for("no volume is mounted");
+        let used = site.place(&backup);
+        fs::create_dir(&used).unwrap();
+        fs::write(used.join("precious"), "data").unwrap();
+        restore(&used).refused_for("is not empty");
+        assert_eq!(fs::read_dir(&used).unwrap().count(), 1);
+    }
 }
 
 #[test]

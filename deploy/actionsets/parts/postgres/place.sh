@@ -25,23 +25,6 @@ about() {
   [ "$(sha256sum < "$2.sums" | cut -c1-64)" = "$(field sums "$2")" ] || fail "the list of objects of backup $1 is not what COMPLETE says"
   echo "$path" > "$2.path"
 }
-find_data() {
-  data=${KBB_DATA_DIR:-$(field data_directory "$1")} || true
-  [ -n "$data" ] || fail "the backup does not say where the data directory was; set KBB_DATA_DIR in the restore's env"
-  mark="$data/.kbbackup-restore"
-}
-# Somebody's data is never touched: a directory with content is refused, unless this restore began it.
-take_data() {
-  mkdir -p "$data"
-  if [ -e "$mark" ]; then
-    [ "$(cat "$mark")" = "$DP_BACKUP_NAME" ] || fail "$data holds an unfinished restore of another backup"
-    echo "an earlier attempt left an unfinished restore in $data; starting over"
-    find "$data" -mindepth 1 -maxdepth 1 ! -name .kbbackup-restore ! -name lost+found -exec rm -rf {} +
-  elif [ -n "$(find "$data" -mindepth 1 -maxdepth 1 ! -name lost+found -print -quit)" ]; then
-    fail "$data is not empty; restore into new volumes"
-  fi
-  echo "$DP_BACKUP_NAME" > "$mark"
-}
 # Unpacks one object of a backup: unpack ABOUT OBJECT DIRECTORY
 unpack() {
   local expand=() sum

@@ -1,3 +1,8 @@
+find_data() {
+  data=${KBB_DATA_DIR:-$(field data_directory "$1")} || true
+  [ -n "$data" ] || fail "the backup does not say where the data directory was; set KBB_DATA_DIR in the restore's env"
+  mark="$data/.kbbackup-restore"
+}
 control() { pg_controldata -D "$data" | sed -n "s/^$1: *//p"; }
 run=$(mktemp -d)
 chmod 0700 "$run"

@@ -12,7 +12,7 @@ about="$work/about.$DP_BACKUP_NAME"
 same_major "$(field server_version_num "$about")"
 superuser=$(field superuser "$about") identifier=$(field system_identifier "$about")
 find_data "$about"
-take_data
+take "$data"
 if [ "${#chain[@]}" = 1 ]; then
   unpack "$about" "$(objects "$about" | grep -E '^base\.tar')" "$data"
   place_tablespaces "$about"

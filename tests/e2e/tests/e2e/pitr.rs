@@ -169,7 +169,7 @@ fn prove(
         object["spec"]["prepareDataConfig"]["volumeClaims"][0]["volumeClaimSpec"]["resources"]["requests"]["storage"] =
             json!("2Gi");
         let parameters = target.parameters.iter().map(|(name, value)| json!({"name": name, "value": value}));
-        object["spec"]["env"] = parameters.collect();
+        object["spec"]["parameters"] = parameters.collect();
         elsewhere.kubectl.apply(&object.to_string()).unwrap();
         let reached = restored(&elsewhere, &target.name);
         let position: Lsn = reached["position"].as_str().unwrap().parse().unwrap();
