@@ -26,7 +26,7 @@ fn servers(root: &Path) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let folder = target.join("test-servers");
     std::fs::create_dir_all(&folder)?;
-    for program in [go::VERSITYGW, go::RCLONE] {
+    for program in [go::VERSITYGW, go::RCLONE, go::FAKE_GCS] {
         link(&program.path()?, &folder.join(program.name))?;
     }
     link(&azurite()?, &folder.join("azurite"))?;

@@ -44,6 +44,15 @@ pub(crate) const SNAPSHOT_CONTROLLER: Program =
 pub(crate) const RCLONE: Program = s3("rclone", "./rclone", &["rclone"]);
 pub(crate) const VERSITYGW: Program = s3("versitygw", "github.com/versity/versitygw/cmd/versitygw", &[]);
 
+/// Not part of the cluster: an emulator of Google Cloud Storage.
+pub(crate) const FAKE_GCS: Program = Program {
+    name: "fake-gcs-server",
+    module: "gcs",
+    package: "github.com/fsouza/fake-gcs-server",
+    sources: &[],
+    ldflags: "-s -w",
+    links: &[],
+};
 /// Not part of the cluster: what the mover's formats are compared with.
 pub(crate) const FORMATS: Program =
     Program { name: "formats", module: "formats", package: ".", sources: &["."], ldflags: "-s -w", links: &[] };

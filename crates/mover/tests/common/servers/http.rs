@@ -50,4 +50,21 @@ impl Server {
         // Its files are its own affair.
         Self::new(conf, "container/", None, Traits::STORE, dir, process)
     }
+
+    /// An emulator of Google Cloud Storage. It asks for no credentials, so any token will do.
+    pub(crate) fn fake_gcs() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let address = format!("127.0.0.1:{port}");
+        let mut command = Command::new(program("fake-gcs-server"));
+        command.args(["-scheme", "http", "-host", "127.0.0.1", "-port", &port.to_string(), "-backend", "memory"]);
+        // It tells clients where to send the parts of an upload.
+        command.args(["-external-url", &format!("http://{address}"), "-public-host", &address]);
+        let process = Process::start(&mut command, port);
+        let (status, answer) =
+            send(&address, "POST", "/storage/v1/b", "content-type: application/json\r\n", br#"{"name":"bucket"}"#);
+        assert_eq!(status, 200, "{answer}");
+        let conf = format!("type = google cloud storage\naccess_token = any\nendpoint = http://{address}\n");
+        Self::new(conf, "bucket/", None, Traits::STORE, dir, process)
+    }
 }
