@@ -13,6 +13,7 @@ mod commands;
 mod complete;
 mod detect;
 mod diagnose;
+mod equivalent;
 mod errand;
 mod error;
 mod exit;

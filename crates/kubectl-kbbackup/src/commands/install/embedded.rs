@@ -45,7 +45,9 @@ pub(super) fn wanted(ui: &Ui, args: &InstallArgs, repos: &[BackupRepo]) -> Resul
     }
     ui.say("There is no repository yet. One can be made inside this cluster: an S3 store on one volume.");
     ui.say("It needs no account anywhere, but it lives in the same cluster as the data.");
-    ask::yes(ui, &format!("Make it, with {}?", args.embedded_size), true)
+    let wanted = ask::yes(ui, &format!("Make it, with {}?", args.embedded_size), true)?;
+    ui.answered(if wanted { "--embedded-repo" } else { "--embedded-repo=false" }, "");
+    Ok(wanted)
 }
 
 pub(super) async fn make(
