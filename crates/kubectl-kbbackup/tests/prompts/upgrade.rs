@@ -34,6 +34,23 @@ fn an_older_plugin_does_not_touch_a_newer_operator() {
 }
 
 #[test]
+fn what_helm_installed_is_left_to_helm() {
+    let api = World::default().operator("0.0.9", "x:0.0.9").helm("backups").start();
+    let (code, _, told) = quiet(&api, &["upgrade", "--yes"]);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("Helm release backups"), "{told}");
+    assert_eq!(api.written(), Vec::<Value>::new());
+}
+
+#[test]
+fn an_older_plugin_that_installs_says_what_it_replaces() {
+    let api = World::default().operator("99.0.0", "ghcr.io/kbbackup/controller:99.0.0").start();
+    let (code, _, told) = quiet(&api, &["install", "--dry-run"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("version 99.0.0, newer than"), "{told}");
+}
+
+#[test]
 fn an_operator_in_another_namespace_is_not_joined_by_a_second() {
     let api = World::default().operator("0.0.9", "x:0.0.9").start();
     let mut command = terminal::command(&api, &["upgrade", "--yes"]);

@@ -104,6 +104,13 @@ impl World {
         self.add(&format!("{KINDS}/namespaces/demo/backups"), "Backup", backup)
     }
 
+    /// Marks the operator as a part of a release.
+    pub(crate) fn helm(mut self, release: &str) -> Self {
+        let operator = self.0.values_mut().find(|object| object["kind"] == "Deployment").unwrap();
+        operator["metadata"]["annotations"] = json!({"meta.helm.sh/release-name": release});
+        self
+    }
+
     /// The operator's Deployment.
     pub(crate) fn operator(self, version: &str, image: &str) -> Self {
         let labels = json!({"kbbackup.io/part": "operator", "app.kubernetes.io/version": version});

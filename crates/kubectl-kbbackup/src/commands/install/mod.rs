@@ -15,7 +15,7 @@ use crate::{
     args::{DryRun, WaitArgs, WriteArgs},
     error::{CliError, Result},
     exit::Exit,
-    install::{self, Settings, present::Present, store},
+    install::{self, Settings, VERSION, present::Present, store},
     manifest::{self, How, Manifest},
     ui::Ui,
 };
@@ -94,7 +94,7 @@ impl ImageArgs {
 }
 
 pub(crate) async fn run(ui: &Ui, app: &App, args: &InstallArgs) -> Result<Exit> {
-    let settings = settings(app, args).await?;
+    let settings = settings(ui, app, args).await?;
     let crds = install::crds()?;
     let dry = args.write.dry_run;
     if dry == DryRun::Client {
@@ -129,7 +129,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &InstallArgs) -> Result<Exit> 
     Ok(Exit::Done)
 }
 
-async fn settings(app: &App, args: &InstallArgs) -> Result<Settings> {
+async fn settings(ui: &Ui, app: &App, args: &InstallArgs) -> Result<Settings> {
     let operator = app.operator().await.ok().flatten();
     // `-n` means the namespace of the operator here: nothing else is installed.
     let namespace = if app.namespace_given() {
@@ -143,7 +143,11 @@ async fn settings(app: &App, args: &InstallArgs) -> Result<Settings> {
         CliError::usage(format!("--embedded-size {} is not a size", args.embedded_size), "write it as 20Gi")
     })?;
     let here = operator.filter(|operator| operator.namespace().as_deref() == Some(&namespace));
-    Ok(args.images.settings(namespace, &here.as_ref().map(Present::of).unwrap_or_default()))
+    let present = here.as_ref().map(Present::of).unwrap_or_default();
+    if let Some(version) = present.version.as_ref().filter(|_| present.is_newer()) {
+        ui.warn(&format!("the operator is of version {version}, newer than what this plugin installs, {VERSION}"));
+    }
+    Ok(args.images.settings(namespace, &present))
 }
 
 fn everything(args: &InstallArgs, settings: &Settings, crds: Vec<Manifest>) -> Result<Vec<Manifest>> {

@@ -71,8 +71,11 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UpgradeArgs) -> Result<Exit> 
         return Ok(Exit::Done);
     }
     ui.say(&plan(&present, &settings, crds.len(), !store.is_empty()));
-    if ui.may_ask && !args.yes && !ask::yes(ui, "Go on?", true)? {
-        return Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed"));
+    if ui.may_ask && !args.yes {
+        if !ask::yes(ui, "Go on?", true)? {
+            return Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed"));
+        }
+        ui.answered("--yes", "");
     }
     rollout::definitions(ui, app, &crds, args.write.output).await?;
     rollout::operator(ui, app, &settings, args.write.output, &args.wait).await?;
@@ -83,6 +86,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UpgradeArgs) -> Result<Exit> 
         }
         ui.say(&ui.marked(Mark::Good, &format!("statefulset/{}, the embedded store", store::STORE)));
     }
+    ui.equivalent(&[]);
     ui.hint("kubectl kbbackup doctor");
     Ok(Exit::Done)
 }
@@ -101,6 +105,13 @@ async fn installed(app: &App) -> Result<Deployment> {
             format!("it runs in {namespace}, and a second one would fight it"),
         )
         .hint(format!("kubectl kbbackup upgrade -n {namespace}")));
+    }
+    if let Some(release) = operator.annotations().get("meta.helm.sh/release-name") {
+        return Err(CliError::usage(
+            format!("the operator belongs to Helm release {release}"),
+            "Helm would undo at its next upgrade what is changed here",
+        )
+        .hint(format!("helm upgrade {release} CHART -n {namespace}")));
     }
     Ok(operator)
 }
