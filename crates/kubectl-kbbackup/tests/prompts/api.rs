@@ -149,7 +149,12 @@ impl State {
             }
             ("PATCH", present) => {
                 self.written.push(request.body.clone());
-                (200, present.unwrap_or(&request.body).clone())
+                let mut object = present.cloned().unwrap_or_else(|| request.body.clone());
+                if !self.idle {
+                    finish(&mut object);
+                }
+                self.objects.insert(path.clone(), object.clone());
+                (200, object)
             }
             (_, Some(object)) => (200, object.clone()),
             // Only plural names are collections.
@@ -190,6 +195,13 @@ fn finish(object: &mut Value) {
     match object["kind"].as_str() {
         Some("BackupRepo") => object["status"] = json!({"phase": "Ready", "observedGeneration": 0}),
         Some("Backup" | "Restore") => object["status"] = json!({"phase": "Completed"}),
+        Some("CustomResourceDefinition") => {
+            object["status"] = json!({"conditions": [{"type": "Established", "status": "True"}]});
+        }
+        Some("Deployment") => {
+            object["status"] = json!({"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1});
+        }
+        Some("StatefulSet") => object["status"] = json!({"replicas": 1, "readyReplicas": 1}),
         _ => {}
     }
 }

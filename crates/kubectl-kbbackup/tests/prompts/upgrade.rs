@@ -71,6 +71,29 @@ fn a_dry_run_shows_the_images_that_are_kept() {
 }
 
 #[test]
+fn definitions_come_first_the_store_last_and_its_keys_are_left_alone() {
+    let api = World::default().operator("0.0.9", "registry.example.com/kb/controller:0.0.9").store("77Gi").start();
+    let mut terminal = Terminal::open_in(&api, "kbbackup-system", &["upgrade"]);
+    terminal.until("statefulset/kbbackup-store; volume and keys stay");
+    terminal.answers("Go on?", "y");
+    assert_eq!(terminal.end(), 0, "{}", terminal.seen());
+    let seen = terminal.seen();
+    assert!(seen.contains("the operator runs in namespace kbbackup-system"), "{seen}");
+    assert!(seen.contains("kubectl kbbackup upgrade -n kbbackup-system --yes"), "{seen}");
+    let mut kinds: Vec<String> =
+        api.written().iter().map(|object| object["kind"].as_str().unwrap().to_owned()).collect();
+    kinds.dedup();
+    let place = |kind: &str| kinds.iter().position(|known| known == kind).unwrap();
+    let order = ["CustomResourceDefinition", "Namespace", "Deployment", "StorageProvider", "ActionSet", "StatefulSet"];
+    assert!(order.is_sorted_by_key(|kind| place(kind)) && !kinds.contains(&"Secret".to_owned()), "{kinds:?}");
+    let image = &api.only("Deployment")["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(image, &format!("registry.example.com/kb/controller:{}", env!("CARGO_PKG_VERSION")));
+    let store = api.only("StatefulSet");
+    let size = &store["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"];
+    assert_eq!(size, "77Gi");
+}
+
+#[test]
 fn no_and_ctrl_c_change_nothing() {
     for (answer, code) in [("n", 6), (CTRL_C, 130)] {
         let api = World::default().operator("0.0.9", "ghcr.io/kbbackup/controller:0.0.9").start();

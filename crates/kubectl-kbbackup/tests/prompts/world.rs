@@ -104,6 +104,15 @@ impl World {
         self.add(&format!("{KINDS}/namespaces/demo/backups"), "Backup", backup)
     }
 
+    /// The embedded store, on a volume of this size.
+    pub(crate) fn store(self, size: &str) -> Self {
+        let claim = json!({"metadata": {"name": "data"}, "spec": {"resources": {"requests": {"storage": size}}}});
+        let spec = json!({"serviceName": "s", "selector": {}, "template": {}, "volumeClaimTemplates": [claim]});
+        let metadata = json!({"name": "kbbackup-store", "namespace": "kbbackup-system"});
+        let path = "/apis/apps/v1/namespaces/kbbackup-system/statefulsets";
+        self.add(path, "StatefulSet", json!({"metadata": metadata, "spec": spec}))
+    }
+
     /// Marks the operator as a part of a release.
     pub(crate) fn helm(mut self, release: &str) -> Self {
         let operator = self.0.values_mut().find(|object| object["kind"] == "Deployment").unwrap();
