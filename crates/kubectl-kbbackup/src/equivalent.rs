@@ -14,6 +14,10 @@ pub(crate) struct Answers {
 impl Answers {
     /// A value with its flag, or in its place when the flag is empty.
     pub(crate) fn add(&mut self, flag: &str, value: &str) {
+        // Several questions may be confirmed by one flag.
+        if value.is_empty() && self.words.iter().any(|word| word == flag) {
+            return;
+        }
         self.words.extend([flag, value].into_iter().filter(|word| !word.is_empty()).map(str::to_owned));
     }
 
@@ -96,8 +100,10 @@ mod tests {
         let command = told("schedule create -n demo --name weekly", |answers| {
             answers.add("--cron", "0 2 * * *");
             answers.add("", "policy/pg");
+            answers.add("--yes", "");
+            answers.add("--yes", "");
         });
-        let wanted = "kubectl kbbackup schedule create -n demo --name weekly --cron \"0 2 * * *\" policy/pg";
+        let wanted = "kubectl kbbackup schedule create -n demo --name weekly --cron \"0 2 * * *\" policy/pg --yes";
         assert_eq!(command.as_deref(), Some(wanted));
     }
 

@@ -69,11 +69,11 @@ impl Ui {
         self.answers().add(flag, value);
     }
 
-    /// Tells the command that would have needed no questions, when there were any. `secret` names the parameters whose
+    /// Tells the command that would have needed no questions, once, when there were any. `secret` names the parameters whose
     /// values are not shown.
     pub(crate) fn equivalent(&self, secret: &[String]) {
         let typed: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-        let command = self.answers().command(&typed, secret);
+        let command = std::mem::take(&mut *self.answers()).command(&typed, secret);
         if let Some(command) = command {
             self.say(&format!("the same without questions:\n  {command}"));
         }

@@ -124,5 +124,10 @@ pub(crate) fn confirm(ui: &Ui, assume_yes: bool, question: &str, word: Option<&s
         None => yes(ui, question, false)?,
         Some(word) => input(ui, &format!("{question} Type {word} to go on"), None, |_| Ok(()))? == word,
     };
-    if given { Ok(()) } else { Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed")) }
+    if given {
+        ui.answered("--yes", "");
+        Ok(())
+    } else {
+        Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed"))
+    }
 }

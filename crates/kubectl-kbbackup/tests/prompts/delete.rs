@@ -38,6 +38,8 @@ fn one_backup_is_a_question_of_yes_or_no_and_says_what_goes() {
     terminal.types("y");
     assert_eq!(terminal.end(), 0);
     assert_eq!(deleted(&api), ["one"]);
+    let again = "kubectl kbbackup delete one --wait=false -n demo --yes";
+    assert_eq!(terminal.seen().matches(again).count(), 1, "{}", terminal.seen());
 }
 
 #[test]
