@@ -9,11 +9,29 @@ use clap::{
 
 use crate::{
     commands::{
-        backup::BackupArgs, cancel::CancelArgs, completion::CompletionArgs, delete::DeleteArgs, describe::DescribeArgs,
-        doctor::DoctorArgs, install::InstallArgs, list::ListArgs, logs::LogsArgs, policy::PolicyCommand,
-        repo::RepoCommand, report::ReportArgs, restore::RestoreArgs, restores::RestoresCommand,
-        schedule::ScheduleCommand, status::StatusArgs, timeline::TimelineArgs, uninstall::UninstallArgs,
-        update::UpdateArgs, verify::VerifyArgs, version::VersionArgs, why::WhyArgs, windows::WindowsArgs,
+        backup::BackupArgs,
+        cancel::CancelArgs,
+        completion::CompletionArgs,
+        delete::DeleteArgs,
+        describe::DescribeArgs,
+        doctor::DoctorArgs,
+        install::{InstallArgs, upgrade::UpgradeArgs},
+        list::ListArgs,
+        logs::LogsArgs,
+        policy::PolicyCommand,
+        repo::RepoCommand,
+        report::ReportArgs,
+        restore::RestoreArgs,
+        restores::RestoresCommand,
+        schedule::ScheduleCommand,
+        status::StatusArgs,
+        timeline::TimelineArgs,
+        uninstall::UninstallArgs,
+        update::UpdateArgs,
+        verify::VerifyArgs,
+        version::VersionArgs,
+        why::WhyArgs,
+        windows::WindowsArgs,
     },
     output::Format,
 };
@@ -48,6 +66,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Install(InstallArgs),
+    Upgrade(UpgradeArgs),
     Uninstall(UninstallArgs),
     #[command(subcommand, alias = "repos", alias = "backuprepo")]
     Repo(RepoCommand),

@@ -13,6 +13,7 @@ mod commands;
 mod complete;
 mod detect;
 mod diagnose;
+mod equivalent;
 mod errand;
 mod error;
 mod exit;
@@ -82,7 +83,11 @@ fn main() -> ExitCode {
     // A task that still reads must not hold the prompt.
     runtime.shutdown_background();
     match ended {
-        Ok(exit) => exit.into(),
+        Ok(exit) => {
+            // Who waits at the end has told it before.
+            ui.equivalent(&[]);
+            exit.into()
+        }
         Err(error) => {
             ui.error(&error);
             error.exit.into()

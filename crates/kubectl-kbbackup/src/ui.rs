@@ -3,10 +3,13 @@
 
 use std::{
     io::{IsTerminal, Write},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use crate::{args::Color, error::CliError};
+use crate::{args::Color, equivalent::Answers, error::CliError};
 
 /// Where to write, and how.
 #[derive(Debug)]
@@ -18,6 +21,7 @@ pub(crate) struct Ui {
     pub may_ask: bool,
     /// A rewritten line stands on the terminal and has to be cleared first.
     dirty: AtomicBool,
+    answers: Mutex<Answers>,
 }
 
 /// A mark in front of a line.
@@ -52,7 +56,27 @@ impl Ui {
         };
         let ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
         let may_ask = !no_input && !ci && err && std::io::stdin().is_terminal();
-        Self { color, live: err, may_ask, dirty: AtomicBool::new(false) }
+        Self { color, live: err, may_ask, dirty: AtomicBool::new(false), answers: Mutex::default() }
+    }
+
+    /// What was answered so far.
+    pub(crate) fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes an answer as the flag that would have given it; without a flag it has its place among the words.
+    pub(crate) fn answered(&self, flag: &str, value: &str) {
+        self.answers().add(flag, value);
+    }
+
+    /// Tells the command that would have needed no questions, once, when there were any. `secret` names the parameters whose
+    /// values are not shown.
+    pub(crate) fn equivalent(&self, secret: &[String]) {
+        let typed: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+        let command = std::mem::take(&mut *self.answers()).command(&typed, secret);
+        if let Some(command) = command {
+            self.say(&format!("the same without questions:\n  {command}"));
+        }
     }
 
     /// Text for scripts and pipes: what the command is about.

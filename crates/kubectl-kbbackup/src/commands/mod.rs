@@ -44,6 +44,7 @@ pub(crate) async fn run(ui: &Ui, cli: &Cli) -> Result<Exit> {
     let app = &App::connect(globals).await?;
     match &cli.command {
         Command::Install(args) => install::run(ui, app, args).await,
+        Command::Upgrade(args) => install::upgrade::run(ui, app, args).await,
         Command::Uninstall(args) => uninstall::run(ui, app, args).await,
         Command::Repo(command) => repo::run(ui, app, command).await,
         Command::Policy(command) => policy::run(ui, app, command).await,

@@ -1,6 +1,7 @@
 //! The objects of an installation, as values: what is embedded, where it goes, with which images.
 
 pub(crate) mod foreign;
+pub(crate) mod present;
 pub(crate) mod store;
 
 use kbbackup_api::names::labels;
@@ -26,8 +27,24 @@ pub(crate) struct Settings {
     pub pull_policy: Option<String>,
 }
 
+impl Settings {
+    pub(crate) fn controller_image(&self) -> &str {
+        self.controller_image.as_deref().unwrap_or(CONTROLLER_IMAGE)
+    }
+
+    pub(crate) fn mover_image(&self) -> &str {
+        self.mover_image.as_deref().unwrap_or(MOVER_IMAGE)
+    }
+}
+
+/// The version of this program, and of what it installs.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Label of the operator's Deployment that tells its version.
+const VERSION_LABEL: &str = "app.kubernetes.io/version";
+/// The image of this version's operator.
+const CONTROLLER_IMAGE: &str = concat!("ghcr.io/kbbackup/controller:", env!("CARGO_PKG_VERSION"));
 /// The image of this version's mover.
-pub(crate) const MOVER_IMAGE: &str = concat!("ghcr.io/kbbackup/mover:", env!("CARGO_PKG_VERSION"));
+const MOVER_IMAGE: &str = concat!("ghcr.io/kbbackup/mover:", env!("CARGO_PKG_VERSION"));
 
 fn all(files: &[(&str, &str)]) -> Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
@@ -68,6 +85,7 @@ pub(crate) fn operator(settings: &Settings) -> Result<Vec<Manifest>> {
         place(manifest, &settings.namespace);
         if manifest.kind() == "Deployment" {
             set_images(manifest.value_mut(), settings);
+            manifest.value_mut()["metadata"]["labels"][VERSION_LABEL] = json!(VERSION);
         }
         // What `uninstall` looks for.
         label(manifest, PART_OPERATOR);

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kbbackup_api::names::{TRUE, annotations, labels};
 use serde_json::{Value, json};
 
-use super::{MOVER_IMAGE, Settings};
+use super::Settings;
 use crate::{app::PART_STORE, manifest::Manifest};
 
 /// Name of the store's objects.
@@ -69,7 +69,7 @@ pub(crate) fn store(settings: &Settings, wish: &Wish, keys: &Keys) -> Vec<Manife
     });
     let mut container = json!({
         "name": "store",
-        "image": settings.mover_image.as_deref().unwrap_or(MOVER_IMAGE),
+        "image": settings.mover_image(),
         // Keys come by files: neither arguments nor the environment of a process show them.
         "command": [
             "/datasafed", "serve", "--root", "/data", "--listen", format!("0.0.0.0:{PORT}"), "--health", format!("0.0.0.0:{HEALTH}"),

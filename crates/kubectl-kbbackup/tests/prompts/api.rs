@@ -1,4 +1,5 @@
-//! A small API server: it shows the objects that it was given, lists them, accepts deletions, and remembers what was asked.
+//! A small API server: it keeps the objects that it was given or sent, finishes what it is asked for as the operator would,
+//! and remembers every request.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,9 +8,19 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+#[derive(Default)]
+struct State {
+    /// By their paths.
+    objects: BTreeMap<String, Value>,
+    asked: Vec<String>,
+    written: Vec<Value>,
+    /// What is created is never finished.
+    idle: bool,
+}
+
 pub(crate) struct Api {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<String>>>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Api {
@@ -17,15 +28,21 @@ impl Api {
     pub(crate) fn start(objects: BTreeMap<String, Value>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (shared, log) = (Arc::new(objects), asked.clone());
+        let state = Arc::new(Mutex::new(State { objects, ..State::default() }));
+        let shared = state.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (objects, log) = (shared.clone(), log.clone());
-                std::thread::spawn(move || serve(&stream, &objects, &log));
+                let state = shared.clone();
+                std::thread::spawn(move || serve(&stream, &state));
             }
         });
-        Self { address, asked }
+        Self { address, state }
+    }
+
+    /// From now on nothing that is created comes to an end.
+    pub(crate) fn idle(self) -> Self {
+        self.state.lock().unwrap().idle = true;
+        self
     }
 
     pub(crate) fn url(&self) -> String {
@@ -34,60 +51,157 @@ impl Api {
 
     /// Method and path of every request so far.
     pub(crate) fn requests(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+        self.state.lock().unwrap().asked.clone()
+    }
+
+    /// What was sent to be written, in order.
+    pub(crate) fn written(&self) -> Vec<Value> {
+        self.state.lock().unwrap().written.clone()
+    }
+
+    /// The only object of a kind that was sent.
+    #[track_caller]
+    pub(crate) fn only(&self, kind: &str) -> Value {
+        let mut all = self.written();
+        all.retain(|object| object["kind"] == kind);
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
     }
 }
 
-/// Answers one request after the other on a connection.
-fn serve(stream: &TcpStream, objects: &BTreeMap<String, Value>, log: &Mutex<Vec<String>>) {
-    let mut reader = BufReader::new(stream);
+struct Request {
+    method: String,
+    path: String,
+    query: String,
+    body: Value,
+}
+
+/// Reads a request; None when the connection is over.
+fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
+    let mut first = String::new();
+    if reader.read_line(&mut first).is_err() || first.is_empty() {
+        return None;
+    }
+    let mut words = first.split_whitespace();
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut length = 0;
     loop {
-        let mut first = String::new();
-        if reader.read_line(&mut first).is_err() || first.is_empty() {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let query =
+        ["%2F/", "%3D=", "%2C,"].iter().fold(query.to_owned(), |text, pair| text.replace(&pair[..3], &pair[3..]));
+    Some(Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        query,
+        body: serde_json::from_slice(&body).unwrap_or_default(),
+    })
+}
+
+/// Answers one request after the other on a connection.
+fn serve(stream: &TcpStream, state: &Mutex<State>) {
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = read(&mut reader) {
+        let mut stream = stream;
+        if request.query.contains("watch=true") {
+            // Nothing happens any more: the stream stays open and silent.
+            let head = "HTTP/1.1 200 x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+            drop(stream.write_all(head.as_bytes()));
+            drop(reader.read(&mut [0]));
             return;
         }
-        let mut words = first.split_whitespace();
-        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let path = target.split('?').next().unwrap_or_default().to_owned();
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
-            if line.trim().is_empty() {
-                break;
-            }
-            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
-        log.lock().unwrap().push(format!("{method} {path}"));
-        let (code, answer) = answer(&path, objects);
+        let (code, answer) = state.lock().unwrap().answer(&request);
         let text = answer.to_string();
         let head =
             format!("HTTP/1.1 {code} x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", text.len());
-        let mut stream = stream;
         if stream.write_all((head + &text).as_bytes()).is_err() {
             return;
         }
     }
 }
 
-/// An object, or the list of those below a path; only plural names are collections.
-fn answer(path: &str, objects: &BTreeMap<String, Value>) -> (u16, Value) {
-    if let Some(object) = objects.get(path) {
-        return (200, object.clone());
+impl State {
+    fn answer(&mut self, request: &Request) -> (u16, Value) {
+        let path = &request.path;
+        self.asked.push(format!("{} {path}", request.method));
+        match (request.method.as_str(), self.objects.get(path)) {
+            ("POST", _) => {
+                self.written.push(request.body.clone());
+                let mut object = request.body.clone();
+                let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+                object["metadata"]["uid"] = json!(name);
+                object["metadata"]["resourceVersion"] = json!("2");
+                if !self.idle {
+                    finish(&mut object);
+                }
+                self.objects.insert(format!("{path}/{name}"), object.clone());
+                (201, object)
+            }
+            ("PATCH", present) => {
+                self.written.push(request.body.clone());
+                let mut object = present.cloned().unwrap_or_else(|| request.body.clone());
+                if !self.idle {
+                    finish(&mut object);
+                }
+                self.objects.insert(path.clone(), object.clone());
+                (200, object)
+            }
+            (_, Some(object)) => (200, object.clone()),
+            // Only plural names are collections.
+            (_, None) if path.ends_with('s') => {
+                let items = self.list(path, &request.query);
+                let metadata = json!({"resourceVersion": "1"});
+                (200, json!({"apiVersion": "v1", "kind": "List", "metadata": metadata, "items": items}))
+            }
+            (_, None) => (
+                404,
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
+                    "message": format!("{path} not found")}),
+            ),
+        }
     }
-    if path.ends_with('s') {
-        let below = |key: &String| key.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
-        let items: Vec<&Value> = objects.iter().filter(|(key, _)| below(key)).map(|(_, object)| object).collect();
-        return (
-            200,
-            json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}),
-        );
+
+    /// The objects of a collection, in one namespace or in all, that have the labels and the name that were asked for.
+    fn list(&self, path: &str, query: &str) -> Vec<&Value> {
+        let (base, plural) = path.rsplit_once('/').unwrap();
+        let inside = |key: &str| {
+            let (folder, _) = key.rsplit_once('/').unwrap();
+            folder == path
+                || (folder.starts_with(&format!("{base}/namespaces/")) && folder.ends_with(&format!("/{plural}")))
+        };
+        let asked = |key: &str| query.split('&').find_map(|part| part.strip_prefix(key)).unwrap_or_default();
+        let (labels, name) = (asked("labelSelector="), asked("fieldSelector=").strip_prefix("metadata.name="));
+        let matches = |object: &Value| {
+            let pairs = labels.split(',').filter_map(|pair| pair.split_once('='));
+            pairs.into_iter().all(|(key, value)| object["metadata"]["labels"][key] == value)
+                && name.is_none_or(|name| object["metadata"]["name"] == name)
+        };
+        self.objects.iter().filter(|(key, object)| inside(key) && matches(object)).map(|(_, object)| object).collect()
     }
-    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
-        "message": format!("{path} not found")});
-    (404, status)
+}
+
+/// What the operator would make of a new object.
+fn finish(object: &mut Value) {
+    match object["kind"].as_str() {
+        Some("BackupRepo") => object["status"] = json!({"phase": "Ready", "observedGeneration": 0}),
+        Some("Backup" | "Restore") => object["status"] = json!({"phase": "Completed"}),
+        Some("CustomResourceDefinition") => {
+            object["status"] = json!({"conditions": [{"type": "Established", "status": "True"}]});
+        }
+        Some("Deployment") => {
+            object["status"] = json!({"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1});
+        }
+        Some("StatefulSet") => object["status"] = json!({"replicas": 1, "readyReplicas": 1}),
+        _ => {}
+    }
 }

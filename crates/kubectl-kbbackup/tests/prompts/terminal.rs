@@ -16,6 +16,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// The plugin, speaking to `api`; nothing of the machine's own settings reaches it.
 pub(crate) fn command(api: &Api, args: &[&str]) -> Command {
+    command_in(api, "demo", args)
+}
+
+pub(crate) fn command_in(api: &Api, namespace: &str, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-kbbackup"));
     command
         .env_clear()
@@ -23,7 +27,7 @@ pub(crate) fn command(api: &Api, args: &[&str]) -> Command {
         .env("TERM", "xterm")
         .env("NO_COLOR", "1")
         .env("KUBECONFIG", config(api));
-    command.args(args).args(["-n", "demo"]);
+    command.args(args).args(["-n", namespace]);
     command
 }
 
@@ -43,17 +47,23 @@ pub(crate) struct Terminal {
     keys: File,
     screen: Receiver<Vec<u8>>,
     seen: String,
+    /// How much of it was waited for already.
+    read: usize,
 }
 
 impl Terminal {
     /// Starts the plugin with all its three streams on a terminal.
     pub(crate) fn open(api: &Api, args: &[&str]) -> Self {
+        Self::open_in(api, "demo", args)
+    }
+
+    pub(crate) fn open_in(api: &Api, namespace: &str, args: &[&str]) -> Self {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&ours).unwrap();
         unlockpt(&ours).unwrap();
         let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
         let open = || File::options().read(true).write(true).open(&name).unwrap();
-        let child = command(api, args).stdin(open()).stdout(open()).stderr(open()).spawn().unwrap();
+        let child = command_in(api, namespace, args).stdin(open()).stdout(open()).stderr(open()).spawn().unwrap();
         let keys = File::from(ours);
         let mut reader = keys.try_clone().unwrap();
         let (sender, screen) = channel();
@@ -66,17 +76,21 @@ impl Terminal {
                 }
             }
         });
-        Self { child, keys, screen, seen: String::new() }
+        Self { child, keys, screen, seen: String::new(), read: 0 }
     }
 
-    /// Waits until a text has appeared.
+    /// Waits until a text has appeared behind the last one.
     #[track_caller]
     pub(crate) fn until(&mut self, text: &str) {
         let begun = Instant::now();
-        while !self.seen.contains(text) {
+        let place = loop {
+            if let Some(place) = self.seen[self.read..].find(text) {
+                break place;
+            }
             assert!(begun.elapsed() < LIMIT, "{text:?} did not appear in: {}", self.seen);
             self.look();
-        }
+        };
+        self.read += place + text.len();
         // The question stands there before its answer is waited for.
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -92,6 +106,19 @@ impl Terminal {
 
     pub(crate) fn types(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits for a question and answers it.
+    #[track_caller]
+    pub(crate) fn answers(&mut self, question: &str, keys: &str) {
+        self.until(question);
+        self.types(keys);
+    }
+
+    /// Sends the program what a terminal sends for Ctrl-C while nobody reads its keys.
+    pub(crate) fn interrupts(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     }
 
     /// Everything that was shown so far.
@@ -110,6 +137,10 @@ impl Terminal {
                 while let Ok(bytes) = self.screen.recv_timeout(Duration::from_millis(100)) {
                     self.seen.push_str(&String::from_utf8_lossy(&bytes));
                 }
+                let (hidden, shown) = (self.seen.rfind("\x1b[?25l"), self.seen.rfind("\x1b[?25h"));
+                assert!(hidden <= shown, "the cursor stays hidden: {}", self.seen);
+                let modes = rustix::termios::tcgetattr(&self.keys).unwrap().local_modes;
+                assert!(modes.contains(rustix::termios::LocalModes::ECHO), "the keys stay hidden: {}", self.seen);
                 return status.code().unwrap_or(-1);
             }
             assert!(begun.elapsed() < LIMIT, "no end: {}", self.seen);

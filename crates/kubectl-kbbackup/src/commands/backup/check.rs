@@ -9,12 +9,14 @@ use kube::{ResourceExt, api::ListParams};
 use super::BackupArgs;
 use crate::{
     app::{App, get, list_all},
+    ask,
     error::{CliError, Result},
     follow,
+    ui::Ui,
 };
 
-/// The method that was named, the only one, or the first full one that can run.
-pub(super) async fn method(app: &App, policy: &BackupPolicy, args: &BackupArgs) -> Result<BackupMethod> {
+/// The method that was named, the only one, or one that is asked for; where nobody can be asked, the first full one.
+pub(super) async fn method(ui: &Ui, app: &App, policy: &BackupPolicy, args: &BackupArgs) -> Result<BackupMethod> {
     let methods = &policy.spec.backup_methods;
     let listed = || methods.iter().map(|method| method.name.as_str()).collect::<Vec<_>>().join(", ");
     let sets = list_all(&app.everywhere::<ActionSet>(), ListParams::default(), "action sets").await?;
@@ -30,9 +32,14 @@ pub(super) async fn method(app: &App, policy: &BackupPolicy, args: &BackupArgs) 
             method.snapshot_volumes() || set(method).is_some_and(|set| set.spec.backup_type == BackupType::Full)
         };
         let first = if methods.len() == 1 { methods.first() } else { methods.iter().find(full) };
-        first.ok_or_else(|| {
-            CliError::usage(format!("no method of {what} makes a full backup now"), format!("it has {}", listed()))
-        })?
+        if methods.len() > 1 && ui.may_ask && !args.yes {
+            let default = methods.iter().position(|method| first.is_some_and(|first| first.name == method.name));
+            ask_method(ui, policy, &sets, default.unwrap_or(0))?
+        } else {
+            first.ok_or_else(|| {
+                CliError::usage(format!("no method of {what} makes a full backup now"), format!("it has {}", listed()))
+            })?
+        }
     };
     let kind = runnable(policy, &chosen.name, &sets, &args.param)?;
     if kind == Some(BackupType::Continuous) {
@@ -48,6 +55,26 @@ pub(super) async fn method(app: &App, policy: &BackupPolicy, args: &BackupArgs) 
         )));
     }
     Ok(chosen.clone())
+}
+
+/// Each method with its kind, its action set, and why it cannot run.
+fn ask_method<'a>(ui: &Ui, policy: &'a BackupPolicy, sets: &[ActionSet], default: usize) -> Result<&'a BackupMethod> {
+    let methods = &policy.spec.backup_methods;
+    let lines: Vec<String> = methods
+        .iter()
+        .map(|method| {
+            let set = method.action_set_name.as_deref().filter(|_| !method.snapshot_volumes());
+            let (kind, note) = match runnable(policy, &method.name, sets, &[]) {
+                Ok(Some(BackupType::Continuous)) => ("Continuous", " · by a schedule".to_owned()),
+                Ok(kind) => (kind.map_or("Snapshot", |kind| kind.as_str()), String::new()),
+                Err(error) => ("-", format!(" · cannot run: {}", error.why)),
+            };
+            format!("{}  {kind} · {}{note}", method.name, set.unwrap_or("volume snapshots"))
+        })
+        .collect();
+    let chosen = &methods[ask::select(ui, "Method", &lines, default)?];
+    ui.answered("--method", &chosen.name);
+    Ok(chosen)
 }
 
 /// Whether a method of the policy could run with these parameters; returns the kind of its backups, which volume snapshots

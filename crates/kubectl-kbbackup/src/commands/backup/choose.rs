@@ -61,6 +61,7 @@ pub(super) async fn choose(ui: &Ui, app: &App, args: &BackupArgs) -> Result<Chos
                 return Err(ask::needed("--policy", &format!("the policy for {source}"), &candidates));
             }
             let place = ask::select(ui, "Policy", &candidates, 0)?;
+            ui.answered("--policy", &candidates[place]);
             Ok(Chosen { policy: several[place].clone(), workload: workload_name, new: None })
         }
     }
@@ -96,7 +97,9 @@ async fn new_policy(
     let planned = policy::plan(ui, app, &workload, &policy::CreateArgs::default()).await?;
     if ui.may_ask && !args.yes && args.write.dry_run == DryRun::None {
         let question = format!("Make backuppolicy/{} so?", planned.policy.name_any());
-        if !ask::yes(ui, &question, true)? {
+        if ask::yes(ui, &question, true)? {
+            ui.answered("--yes", "");
+        } else {
             return Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed")
                 .hint(format!("kubectl kbbackup policy create --for statefulset/{workload}{}", app.namespace_flag())));
         }
@@ -131,5 +134,7 @@ async fn ask_source(ui: &Ui, app: &App) -> Result<Source> {
         return Err(ask::needed("SOURCE", "what to back up", &flags));
     }
     let lines: Vec<String> = candidates.iter().map(|(_, line)| line.clone()).collect();
-    Ok(candidates[ask::select(ui, "Back up", &lines, 0)?].0.clone())
+    let source = candidates[ask::select(ui, "Back up", &lines, 0)?].0.clone();
+    ui.answered("", &source.to_string());
+    Ok(source)
 }

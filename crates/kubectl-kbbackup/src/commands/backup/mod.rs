@@ -100,7 +100,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &BackupArgs) -> Result<Exit> {
     let chosen = choose::choose(ui, app, args).await?;
     let policy = &chosen.policy;
     let source_name = chosen.workload.clone().unwrap_or_else(|| source::of_policy(policy));
-    let method = check::method(app, policy, args).await?;
+    let method = check::method(ui, app, policy, args).await?;
     let mut repo_name = None;
     if !method.snapshot_volumes() {
         repo_name = Some(repo::resolve_ready(app, policy.spec.backup_repo_name.as_deref()).await?.name_any());
@@ -146,14 +146,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &BackupArgs) -> Result<Exit> {
     ui.say(&format!("backing up {source_name} by method {} into {place}", method.name));
     let written = manifest::send(app, &manifest, How::Create, false).await?;
     manifest::announce(ui, std::slice::from_ref(&written), "created", args.write.output)?;
-    if args.source.is_none() && args.policy.is_none() {
-        ui.say(&format!(
-            "the same without questions:\n  kubectl kbbackup backup policy/{} --method {}{}",
-            policy.name_any(),
-            method.name,
-            app.namespace_flag()
-        ));
-    }
+    ui.equivalent(&[]);
     if args.wait.wait == Some(true) || args.follow_logs {
         return wait_for(ui, app, &name, args).await;
     }
@@ -168,7 +161,7 @@ async fn wait_for(ui: &Ui, app: &App, name: &str, args: &BackupArgs) -> Result<E
     let waiting = Waiting {
         what: &what,
         limit: args.wait.limit(),
-        hints: vec![format!("kubectl kbbackup describe {name}{flag}"), format!("kubectl kbbackup delete {name}{flag}")],
+        hints: vec![format!("kubectl kbbackup describe {name}{flag}"), format!("kubectl kbbackup cancel {name}{flag}")],
     };
     let api = app.here::<Backup>();
     let ending = {

@@ -7,7 +7,7 @@ use kbbackup_api::v1alpha1::BackupRepo;
 use kube::ResourceExt;
 use rand::distr::{Alphanumeric, SampleString};
 
-use super::InstallArgs;
+use super::{InstallArgs, rollout};
 use crate::{
     app::App,
     ask,
@@ -45,7 +45,9 @@ pub(super) fn wanted(ui: &Ui, args: &InstallArgs, repos: &[BackupRepo]) -> Resul
     }
     ui.say("There is no repository yet. One can be made inside this cluster: an S3 store on one volume.");
     ui.say("It needs no account anywhere, but it lives in the same cluster as the data.");
-    ask::yes(ui, &format!("Make it, with {}?", args.embedded_size), true)
+    let wanted = ask::yes(ui, &format!("Make it, with {}?", args.embedded_size), true)?;
+    ui.answered(if wanted { "--embedded-repo" } else { "--embedded-repo=false" }, "");
+    Ok(wanted)
 }
 
 pub(super) async fn make(
@@ -54,8 +56,8 @@ pub(super) async fn make(
     args: &InstallArgs,
     settings: &Settings,
     repos: &[BackupRepo],
-    waits: bool,
 ) -> Result<()> {
+    let waits = args.wait.wait != Some(false);
     let namespace = &settings.namespace;
     let default = repos.iter().all(|repo| !repo::is_default(repo) || repo.name_any() == store::REPO);
     let wish = wish(args, default);
@@ -66,35 +68,49 @@ pub(super) async fn make(
     if let Some(present) = app.within::<StatefulSet>(namespace).get_opt(store::STORE).await.ok().flatten() {
         keep_claims(&mut manifests, &present)?;
     }
-    super::apply(ui, app, &manifests, args).await?;
+    rollout::apply(ui, app, &manifests, args.write.output).await?;
     if waits {
-        let what = format!("statefulset/{}", store::STORE);
-        let hints = vec![format!("kubectl get pods,pvc -n {namespace}")];
-        let waiting = Waiting { what: &what, limit: args.wait.limit().or(Some(Duration::from_secs(300))), hints };
-        let ready = wait::until(
-            ui,
-            app.within::<StatefulSet>(namespace),
-            store::STORE,
-            &waiting,
-            |set: Option<&StatefulSet>| {
-                let ready =
-                    set.and_then(|set| set.status.as_ref()).and_then(|status| status.ready_replicas).unwrap_or(0);
-                if ready > 0 { Seen::End(()) } else { Seen::Going(format!("{what}: starting")) }
-            },
-        )
-        .await;
-        if let Err(error) = ready {
-            super::pod_troubles(ui, app, namespace).await;
-            return Err(error);
-        }
+        ready(ui, app, namespace, args.wait.limit()).await?;
     }
-    super::apply(ui, app, &[store::repo(settings, &wish)], args).await?;
+    rollout::apply(ui, app, &[store::repo(settings, &wish)], args.write.output).await?;
     if waits {
         repo::wait_ready(ui, app, store::REPO, args.wait.limit().or(Some(Duration::from_secs(300)))).await?;
         let mark = if default { ", the default" } else { "" };
         ui.say(&ui.marked(Mark::Good, &format!("backuprepo/{}{mark}, on a volume of {}", store::REPO, wish.size)));
     }
     Ok(())
+}
+
+/// The store of an earlier installation with the mover of this one; its keys, its volume and its repository stay as they are.
+pub(super) fn renewed(settings: &Settings, present: &StatefulSet) -> Result<Vec<Manifest>> {
+    let mut manifests = store::store(settings, &store::Wish::default(), &new_keys());
+    manifests.retain(|manifest| manifest.kind() != "Secret");
+    keep_claims(&mut manifests, present)?;
+    Ok(manifests)
+}
+
+/// Waits until the store runs as it was written last.
+pub(super) async fn ready(ui: &Ui, app: &App, namespace: &str, limit: Option<Duration>) -> Result<()> {
+    let what = format!("statefulset/{}", store::STORE);
+    let hints = vec![format!("kubectl get pods,pvc -n {namespace}")];
+    let waiting = Waiting { what: &what, limit: limit.or(Some(Duration::from_secs(300))), hints };
+    let api = app.within::<StatefulSet>(namespace);
+    let ready = wait::until(ui, api, store::STORE, &waiting, |set: Option<&StatefulSet>| {
+        if set.is_some_and(is_ready) { Seen::End(()) } else { Seen::Going(format!("{what}: starting")) }
+    })
+    .await;
+    if ready.is_err() {
+        rollout::pod_troubles(ui, app, namespace).await;
+    }
+    ready
+}
+
+/// A pod of an earlier revision may be ready still, while its successor is not.
+fn is_ready(set: &StatefulSet) -> bool {
+    let status = set.status.clone().unwrap_or_default();
+    let current = status.observed_generation >= set.metadata.generation
+        && (status.update_revision.is_none() || status.current_revision == status.update_revision);
+    current && status.ready_replicas.unwrap_or(0) > 0
 }
 
 /// Claim templates of a StatefulSet cannot change; a repeated install keeps those that are there.

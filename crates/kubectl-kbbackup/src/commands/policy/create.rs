@@ -118,6 +118,7 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     write(ui, app, &planned, args.write.output).await?;
+    ui.equivalent(&[]);
     ui.hint(&format!("kubectl kbbackup backup statefulset/{name}{} --wait", app.namespace_flag()));
     Ok(Exit::Done)
 }
@@ -298,5 +299,7 @@ async fn ask_source(ui: &Ui, app: &App) -> Result<String> {
         return Err(ask::needed("--for", "what to protect", &names));
     }
     let lines: Vec<String> = known.into_iter().map(|(_, line)| line).collect();
-    Ok(names[ask::select(ui, "Protect", &lines, 0)?].clone())
+    let source = names[ask::select(ui, "Protect", &lines, 0)?].clone();
+    ui.answered("--for", &source);
+    Ok(source)
 }

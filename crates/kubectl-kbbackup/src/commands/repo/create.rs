@@ -96,13 +96,12 @@ pub(crate) struct CreateArgs {
 
 pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
     let provider = provider(ui, app, args).await?;
-    let provider_name = provider.name_any();
-    let name = args.name.clone().unwrap_or_else(|| provider_name.clone());
-    check_name("repository", &name)?;
     let existing = super::all(app).await?;
-    if existing.iter().any(|repo| repo.name_any() == name) {
-        return Err(CliError::usage(format!("backuprepo/{name} exists already"), "give the new one another name")
-            .hint(format!("kubectl kbbackup repo describe {name}")));
+    // Who chose the provider at a question is asked for the name as well.
+    let asks_name = args.name.is_none() && args.provider.is_none() && ui.may_ask;
+    let mut name = args.name.clone().unwrap_or_else(|| provider.name_any());
+    if !asks_name {
+        free(&existing, &name)?;
     }
     let defaults: Vec<&BackupRepo> = existing.iter().filter(|repo| super::is_default(repo)).collect();
     if args.default
@@ -124,11 +123,18 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
         None => None,
     };
     let parameters = parameters(ui, args, &provider, credential.is_some())?;
-    let asked_default =
+    if asks_name {
+        let check = |text: &str| free(&existing, text).map_err(|error| error.to_string());
+        name = ask::input(ui, "Name of the repository", Some(&name), check)?;
+        ui.answered("", &name);
+    }
+    let asks_default =
         ui.may_ask && args.provider.is_none() && !args.default && !args.make_default && defaults.is_empty();
-    let default = args.default
-        || (asked_default && ask::yes(ui, "Make it the default repository?", true)?)
-        || (args.make_default && defaults.is_empty());
+    let wants_default = asks_default && ask::yes(ui, "Make it the default repository?", true)?;
+    if wants_default {
+        ui.answered("--default", "");
+    }
+    let default = args.default || wants_default || (args.make_default && defaults.is_empty());
     let wish = Wish {
         name: name.clone(),
         parameters,
@@ -151,9 +157,9 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
     }
     let written = create(app, secret.as_ref(), &manifests).await?;
     manifest::announce(ui, &written, "created", args.write.output)?;
-    if args.provider.is_none() {
-        equivalent(ui, &wish, &provider);
-    }
+    let secrets: Vec<String> =
+        build::parameters(&provider).into_iter().filter(|known| known.secret).map(|known| known.name).collect();
+    ui.equivalent(&secrets);
     if args.wait.wait == Some(false) {
         ui.hint(&format!("kubectl kbbackup repo describe {name}"));
         return Ok(Exit::Done);
@@ -174,6 +180,16 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
         ui.say(&format!("backuprepo/{name} is the default now instead of {}", others.join(", ")));
     }
     Ok(Exit::Done)
+}
+
+/// Whether a repository may have this name.
+fn free(existing: &[BackupRepo], name: &str) -> Result<()> {
+    check_name("repository", name)?;
+    if existing.iter().any(|repo| repo.name_any() == name) {
+        return Err(CliError::usage(format!("backuprepo/{name} exists already"), "give the new one another name")
+            .hint(format!("kubectl kbbackup repo describe {name}")));
+    }
+    Ok(())
 }
 
 async fn provider(ui: &Ui, app: &App, args: &CreateArgs) -> Result<StorageProvider> {
@@ -197,6 +213,7 @@ async fn provider(ui: &Ui, app: &App, args: &CreateArgs) -> Result<StorageProvid
         })
         .collect();
     let place = ask::select(ui, "Storage", &lines, 0)?;
+    ui.answered("--provider", &names[place]);
     all.into_iter().nth(place).ok_or_else(|| ask::needed("--provider", "the storage provider", &names))
 }
 
@@ -221,8 +238,18 @@ fn parameters(ui: &Ui, args: &CreateArgs, provider: &StorageProvider, has_creden
                     if text.is_empty() { Err("a value is needed".to_owned()) } else { Ok(()) }
                 })?
             } else {
-                parameter.choices[ask::select(ui, &parameter.name, &parameter.choices, 0)?].clone()
+                {
+                    let default =
+                        parameter.choices.iter().position(|choice| Some(choice) == parameter.default.as_ref());
+                    parameter.choices[ask::select(ui, &parameter.name, &parameter.choices, default.unwrap_or(0))?]
+                        .clone()
+                }
             };
+            if parameter.secret {
+                ui.answers().add_secret(&parameter.name);
+            } else {
+                ui.answered("--param", &format!("{}={value}", parameter.name));
+            }
             given.insert(parameter.name, value);
         }
     }
@@ -286,25 +313,4 @@ async fn undo(app: &App, repo: &str, secret: Option<&Secret>) {
         let api = app.within::<Secret>(&secret.namespace().unwrap_or_default());
         let _ = api.delete(&secret.name_any(), &DeleteParams::default()).await;
     }
-}
-
-/// The command that would have needed no questions; secrets as variables.
-fn equivalent(ui: &Ui, wish: &Wish, provider: &StorageProvider) {
-    let secrets = build::parameters(provider);
-    let mut command = String::new();
-    for (name, _) in
-        wish.parameters.iter().filter(|(name, _)| secrets.iter().any(|known| known.name == **name && known.secret))
-    {
-        command.push_str(&format!("{}=… ", variable(name)));
-    }
-    command.push_str(&format!("kubectl kbbackup repo create {} --provider {}", wish.name, provider.name_any()));
-    for (name, value) in
-        wish.parameters.iter().filter(|(name, _)| !secrets.iter().any(|known| known.name == **name && known.secret))
-    {
-        command.push_str(&format!(" --param {name}={value}"));
-    }
-    if wish.default {
-        command.push_str(" --default");
-    }
-    ui.say(&format!("the same without questions:\n  {command}"));
 }

@@ -7,6 +7,7 @@ pub(crate) mod plan;
 use self::pitr::Aim;
 use clap::Args;
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kbbackup_api::{
     names::{annotations, labels},
     v1alpha1::{Backup, BackupPhase, Restore, VolumeClaimRestorePolicy},
@@ -185,8 +186,11 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Exit> 
         return Ok(Exit::Done);
     }
     ui.say(&plan::text(ui, &chosen, recorded.as_ref(), &wish, &restore, Timestamp::now()));
-    if ui.may_ask && !args.yes && !ask::yes(ui, "Go on?", true)? {
-        return Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed"));
+    if ui.may_ask && !args.yes {
+        if !ask::yes(ui, "Go on?", true)? {
+            return Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed"));
+        }
+        ui.answered("--yes", "");
     }
     if foreign {
         allow(app, backup).await?;
@@ -197,15 +201,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Exit> 
     let written = manifest::send(app, &manifest, How::Create, false).await?;
     manifest::announce(ui, std::slice::from_ref(&written), "created", args.write.output)?;
     let name = written.name_any();
-    if args.from.is_none() && (args.source.is_none() || args.to_time.is_none()) {
-        ui.say(&format!(
-            "the same without questions:\n  kubectl kbbackup restore {} --from {}{}{}",
-            wish.target,
-            chosen.backup.name_any(),
-            chosen.time_flag(),
-            app.namespace_flag()
-        ));
-    }
+    ui.equivalent(&[]);
     if args.wait.wait == Some(true) {
         return wait_for(ui, app, &name, &wish, args).await;
     }
@@ -250,8 +246,9 @@ async fn chosen(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Chosen> {
     let mut chosen = asked(ui, app, args, namespace).await?;
     if chosen.new.is_none() {
         let suggestion = format!("{}-restored", source::of_backup(&chosen.backup));
-        let check = |text: &str| check_name("name", text).map_err(|error| error.why);
-        chosen.new = Some(ask::input(ui, "Name of the new workload", Some(&suggestion), check)?);
+        let new = ask_name(ui, app, args, &suggestion).await?;
+        ui.answered("", &new);
+        chosen.new = Some(new);
     }
     Ok(chosen)
 }
@@ -276,11 +273,26 @@ async fn asked(ui: &Ui, app: &App, args: &RestoreArgs, namespace: &str) -> Resul
     // The newest backup is what most want.
     let place = ask::select(ui, "Restore", &lines, logs.len())?;
     let new = args.new.clone();
+    let name = if place < logs.len() { logs[place].log.name.clone() } else { all[place - logs.len()].name_any() };
+    ui.answered("--from", &name);
     if place < logs.len() {
         let aim = pitr::aim(ui, app, args, &logs[place..=place]).await?;
         return Ok(Chosen { backup: aim.log.clone(), aim: Some(aim), new });
     }
     Ok(Chosen { backup: all.swap_remove(place - logs.len()), aim: None, new })
+}
+
+/// Asks for the name of what is made: one that is free.
+async fn ask_name(ui: &Ui, app: &App, args: &RestoreArgs, suggestion: &str) -> Result<String> {
+    // Without the right to list them the check before the first write will tell.
+    let present = list_all(&app.here::<StatefulSet>(), ListParams::default(), "statefulsets").await.unwrap_or_default();
+    let taken = |name: &str| args.to != Some(Target::Pvc) && present.iter().any(|set| set.name_any() == name);
+    let more = (2..).map(|number| format!("{suggestion}-{number}"));
+    let free = std::iter::once(suggestion.to_owned()).chain(more).find(|name| !taken(name));
+    ask::input(ui, "Name of the new workload", free.as_deref(), |text| {
+        check_name("name", text).map_err(|error| error.why)?;
+        if taken(text) { Err(format!("statefulset/{text} exists in namespace {}", app.namespace)) } else { Ok(()) }
+    })
 }
 
 /// A backup in the list to choose from.

@@ -139,7 +139,9 @@ fn asked<'a>(ui: &Ui, logs: &'a [Recoverable], zone: &TimeZone) -> Result<(&'a R
     };
     let text = ask::input(ui, "To which time", Some(&human::stamp(moment::whole(latest))), check)?;
     let moment = read(&text).map_err(|why| CliError::usage("the time cannot be understood", why))?;
-    reached(logs, moment)
+    let (log, time) = reached(logs, moment)?;
+    ui.answered("--to-time", &human::stamp(time));
+    Ok((log, time))
 }
 
 #[cfg(test)]

@@ -106,7 +106,9 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
     let mut retention = args.retention.clone();
     if asked && retention.is_none() && ui.may_ask {
         let check = |text: &str| crate::args::retention(text).map(|_| ());
-        retention = Some(ask::input(ui, "Keep each backup for", Some("7d"), check)?);
+        let answer = ask::input(ui, "Keep each backup for", Some("7d"), check)?;
+        ui.answered("--retention", &answer);
+        retention = Some(answer);
     }
     if let Some(name) = &args.name {
         check_name("entry", name)?;
@@ -128,14 +130,7 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
     if args.write.dry_run != DryRun::None {
         return Ok(Exit::Done);
     }
-    if asked {
-        let retention = change.retention.as_deref().map(|time| format!(" --retention {time}")).unwrap_or_default();
-        ui.say(&format!(
-            "the same without questions:\n  kubectl kbbackup schedule create policy/{} --method {method} --cron \"{cron}\"{retention}{}",
-            policy.name_any(),
-            app.namespace_flag()
-        ));
-    }
+    ui.equivalent(&[]);
     if args.wait.wait == Some(true) {
         return wait_for(ui, app, &name, &args.wait).await;
     }
@@ -218,7 +213,10 @@ async fn policy(ui: &Ui, app: &App, args: &CreateArgs) -> Result<BackupPolicy> {
         let names: Vec<String> = found.iter().map(|policy| format!("policy/{}", policy.name_any())).collect();
         return Err(ask::needed(flag, what, &names));
     }
-    Ok(found.swap_remove(ask::select(ui, "Back up", &lines, 0)?))
+    let chosen = found.swap_remove(ask::select(ui, "Back up", &lines, 0)?);
+    let source = if flag == "SOURCE" { format!("policy/{}", chosen.name_any()) } else { chosen.name_any() };
+    ui.answered(if flag == "SOURCE" { "" } else { flag }, &source);
+    Ok(chosen)
 }
 
 /// The method, given or asked for.
@@ -248,7 +246,9 @@ fn method(ui: &Ui, policy: &BackupPolicy, sets: &[ActionSet], given: Option<&str
             format!("{}  {kind} · {}", method.name, set.unwrap_or("volume snapshots"))
         })
         .collect();
-    Ok(names[ask::select(ui, "Method", &lines, 0)?].clone())
+    let method = names[ask::select(ui, "Method", &lines, 0)?].clone();
+    ui.answered("--method", &method);
+    Ok(method)
 }
 
 fn ask_cron(ui: &Ui) -> Result<String> {
@@ -259,11 +259,13 @@ fn ask_cron(ui: &Ui) -> Result<String> {
     let mut lines: Vec<String> = PRESETS.iter().map(|(words, cron)| format!("{words}  ({cron})")).collect();
     lines.push("something else".to_owned());
     let chosen = ask::select(ui, "When", &lines, 0)?;
-    if let Some(preset) = presets.get(chosen) {
-        return Ok(preset.clone());
-    }
     let check = |text: &str| kbbackup_core::cron::Cron::parse(text).map(|_| ()).map_err(|error| error.to_string());
-    ask::input(ui, "Cron expression, in UTC", None, check)
+    let cron = match presets.get(chosen) {
+        Some(preset) => preset.clone(),
+        None => ask::input(ui, "Cron expression, in UTC", None, check)?,
+    };
+    ui.answered("--cron", &cron);
+    Ok(cron)
 }
 
 /// Follows a schedule until the controller has taken it up.

@@ -1,7 +1,9 @@
 //! Questions. They go to standard error and are asked only at a terminal; every one has a flag that answers it.
 
+mod secret;
+
 use dialoguer::{
-    Confirm, FuzzySelect, Input, Password, Select,
+    Confirm, FuzzySelect, Input, Select,
     console::Term,
     theme::{ColorfulTheme, SimpleTheme, Theme},
 };
@@ -25,6 +27,8 @@ fn answered<T>(answer: dialoguer::Result<T>) -> Result<T> {
 
 /// Ctrl-C or Escape at a question.
 fn stopped() -> CliError {
+    // A list hides the cursor, and does not bring it back when it is left by Ctrl-C.
+    let _ = Term::stderr().show_cursor();
     CliError::new(Exit::Interrupted, "stopped at a question", "nothing was changed")
 }
 
@@ -82,7 +86,18 @@ pub(crate) fn input(
 /// A secret, not echoed.
 pub(crate) fn password(ui: &Ui, prompt: &str) -> Result<String> {
     ui.clear();
-    answered(Password::with_theme(&*theme()).with_prompt(prompt).interact_on(&Term::stderr()))
+    let (terminal, theme) = (Term::stderr(), theme());
+    let mut question = String::new();
+    let _ = theme.format_password_prompt(&mut question, prompt);
+    loop {
+        terminal.write_str(&question)?;
+        let line = secret::read();
+        terminal.write_line("")?;
+        let line = answered(line.map_err(dialoguer::Error::from))?;
+        if !line.is_empty() {
+            return Ok(line);
+        }
+    }
 }
 
 /// Yes or no.
@@ -109,5 +124,10 @@ pub(crate) fn confirm(ui: &Ui, assume_yes: bool, question: &str, word: Option<&s
         None => yes(ui, question, false)?,
         Some(word) => input(ui, &format!("{question} Type {word} to go on"), None, |_| Ok(()))? == word,
     };
-    if given { Ok(()) } else { Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed")) }
+    if given {
+        ui.answered("--yes", "");
+        Ok(())
+    } else {
+        Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed"))
+    }
 }

@@ -1,0 +1,132 @@
+//! Objects of a small cluster, by their paths.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::api::Api;
+
+const KINDS: &str = "/apis/dataprotection.kubeblocks.io/v1alpha1";
+
+/// What a cluster holds.
+#[derive(Default)]
+pub(crate) struct World(BTreeMap<String, Value>);
+
+impl World {
+    pub(crate) fn start(self) -> Api {
+        Api::start(self.0)
+    }
+
+    /// Adds an object of namespace `demo`, or of the whole cluster when `plural` has no namespace.
+    fn add(mut self, path: &str, kind: &str, mut object: Value) -> Self {
+        let api_version = if path.starts_with(KINDS) { "dataprotection.kubeblocks.io/v1alpha1" } else { "apps/v1" };
+        object["apiVersion"] = json!(api_version);
+        object["kind"] = json!(kind);
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        self.0.insert(format!("{path}/{name}"), object);
+        self
+    }
+
+    /// A storage provider with a choice, a plain and a secret parameter that are needed, and one that is not.
+    pub(crate) fn provider(self, name: &str) -> Self {
+        let properties = json!({"bucket": {"type": "string"}, "region": {"type": "string", "enum": ["north", "south"], "default": "south"},
+            "secretAccessKey": {"type": "string"}, "endpoint": {"type": "string"}});
+        let schema = json!({"openAPIV3Schema": {"type": "object", "required": ["bucket", "region", "secretAccessKey"],
+            "properties": properties}, "credentialFields": ["secretAccessKey"]});
+        let spec = json!({"datasafedConfigTemplate": "[storage]", "parametersSchema": schema});
+        self.add(
+            &format!("{KINDS}/storageproviders"),
+            "StorageProvider",
+            json!({"metadata": {"name": name}, "spec": spec}),
+        )
+    }
+
+    pub(crate) fn repo(self, name: &str, default: bool) -> Self {
+        let mark = json!({"dataprotection.kubeblocks.io/is-default-repo": default.to_string()});
+        let spec = json!({"storageProviderRef": "s3", "pvReclaimPolicy": "Retain"});
+        let repo = json!({"metadata": {"name": name, "annotations": mark}, "spec": spec, "status": {"phase": "Ready"}});
+        self.add(&format!("{KINDS}/backuprepos"), "BackupRepo", repo)
+    }
+
+    pub(crate) fn action_set(self, name: &str, kind: &str) -> Self {
+        let set = json!({"metadata": {"name": name}, "spec": {"backupType": kind}, "status": {"phase": "Available"}});
+        self.add(&format!("{KINDS}/actionsets"), "ActionSet", set)
+    }
+
+    /// A policy for the pod of `pg`, with methods and their action sets.
+    pub(crate) fn policy(self, name: &str, methods: &[(&str, &str)]) -> Self {
+        let methods: Vec<Value> =
+            methods.iter().map(|(name, set)| json!({"name": name, "actionSetName": set})).collect();
+        let spec = json!({"target": {"podSelector": {"matchLabels": {"app": "pg"}}}, "backupMethods": methods});
+        let labels = json!({"kbbackup.io/workload-kind": "statefulset", "kbbackup.io/workload-name": "pg"});
+        let policy = json!({"metadata": {"name": name, "namespace": "demo", "labels": labels}, "spec": spec});
+        self.add(&format!("{KINDS}/namespaces/demo/backuppolicies"), "BackupPolicy", policy)
+    }
+
+    /// The ready pod of `pg`.
+    pub(crate) fn pod(mut self) -> Self {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pg-0", "namespace": "demo", "labels": {"app": "pg"}},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        self.0.insert("/api/v1/namespaces/demo/pods/pg-0".to_owned(), pod);
+        self
+    }
+
+    /// A StatefulSet that is recognised as PostgreSQL, with its password in plain sight.
+    pub(crate) fn workload(self, name: &str, password: &str) -> Self {
+        let container = json!({"name": "postgres", "image": "postgres:17", "ports": [{"name": "postgres", "containerPort": 5432}],
+            "env": [{"name": "POSTGRES_PASSWORD", "value": password}],
+            "volumeMounts": [{"name": "data", "mountPath": "/var/lib/postgresql/data"}]});
+        let template = json!({"metadata": {"labels": {"app": "pg"}}, "spec": {"containers": [container]}});
+        let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}});
+        let spec = json!({"serviceName": name, "selector": {"matchLabels": {"app": "pg"}}, "template": template,
+            "volumeClaimTemplates": [claim]});
+        let set = json!({"metadata": {"name": name, "namespace": "demo", "uid": "0000-1111"}, "spec": spec});
+        self.add("/apis/apps/v1/namespaces/demo/statefulsets", "StatefulSet", set)
+    }
+
+    /// A backup of `pg` with its volume.
+    pub(crate) fn backup(self, name: &str, kind: &str, status: Value) -> Self {
+        let mut status = status;
+        let set = if kind == "Continuous" { "wal" } else { "full" };
+        let volumes = json!({"volumeMounts": [{"name": "data", "mountPath": "/d"}]});
+        status["backupMethod"] = json!({"name": set, "actionSetName": set, "targetVolumes": volumes});
+        let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "10Gi"}}}});
+        let workload = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "pg"},
+            "spec": {"serviceName": "pg", "selector": {}, "template": {}, "volumeClaimTemplates": [claim]}});
+        let recorded = json!({"statefulSet": workload, "services": [], "secrets": []}).to_string();
+        let labels = json!({"dataprotection.kubeblocks.io/backup-type": kind, "kbbackup.io/workload-name": "pg"});
+        let metadata = json!({"name": name, "namespace": "demo", "uid": name, "creationTimestamp": "2026-01-02T03:04:05Z",
+            "labels": labels, "annotations": {"kbbackup.io/workload": recorded}});
+        let backup =
+            json!({"metadata": metadata, "spec": {"backupPolicyName": "pg", "backupMethod": set}, "status": status});
+        self.add(&format!("{KINDS}/namespaces/demo/backups"), "Backup", backup)
+    }
+
+    /// The embedded store, on a volume of this size.
+    pub(crate) fn store(self, size: &str) -> Self {
+        let claim = json!({"metadata": {"name": "data"}, "spec": {"resources": {"requests": {"storage": size}}}});
+        let spec = json!({"serviceName": "s", "selector": {}, "template": {}, "volumeClaimTemplates": [claim]});
+        let metadata = json!({"name": "kbbackup-store", "namespace": "kbbackup-system"});
+        let path = "/apis/apps/v1/namespaces/kbbackup-system/statefulsets";
+        self.add(path, "StatefulSet", json!({"metadata": metadata, "spec": spec}))
+    }
+
+    /// Marks the operator as a part of a release.
+    pub(crate) fn helm(mut self, release: &str) -> Self {
+        let operator = self.0.values_mut().find(|object| object["kind"] == "Deployment").unwrap();
+        operator["metadata"]["annotations"] = json!({"meta.helm.sh/release-name": release});
+        self
+    }
+
+    /// The operator's Deployment.
+    pub(crate) fn operator(self, version: &str, image: &str) -> Self {
+        let labels = json!({"kbbackup.io/part": "operator", "app.kubernetes.io/version": version});
+        let containers = json!([{"name": "controller", "image": image}]);
+        let spec = json!({"selector": {}, "template": {"spec": {"containers": containers}}});
+        let metadata = json!({"name": "kbbackup-controller", "namespace": "kbbackup-system", "labels": labels});
+        let path = "/apis/apps/v1/namespaces/kbbackup-system/deployments";
+        self.add(path, "Deployment", json!({"metadata": metadata, "spec": spec}))
+    }
+}
