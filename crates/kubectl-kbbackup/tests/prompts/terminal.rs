@@ -9,7 +9,7 @@ use kbbackup_testing::terminal;
 use super::api::Api;
 
 /// Longest wait for something to appear.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// The plugin, speaking to `api`; nothing of the machine's own settings reaches it.
 pub(crate) fn command(api: &Api, args: &[&str]) -> Command {
@@ -17,6 +17,13 @@ pub(crate) fn command(api: &Api, args: &[&str]) -> Command {
 }
 
 pub(crate) fn command_in(api: &Api, namespace: &str, args: &[&str]) -> Command {
+    let mut command = bare(api);
+    command.args(args).args(["-n", namespace]);
+    command
+}
+
+/// The plugin without a word.
+pub(crate) fn bare(api: &Api) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-kbbackup"));
     command
         .env_clear()
@@ -24,7 +31,6 @@ pub(crate) fn command_in(api: &Api, namespace: &str, args: &[&str]) -> Command {
         .env("TERM", "xterm")
         .env("NO_COLOR", "1")
         .env("KUBECONFIG", config(api));
-    command.args(args).args(["-n", namespace]);
     command
 }
 
