@@ -2,7 +2,8 @@
 //!
 //! Everything is driven through `kubectl`, as a person would: [`kubectl::Kubectl`] runs it (and so `kubectl kbbackup`),
 //! [`namespace::TempNamespace`] gives a test its own namespace and explains a failure before it cleans up,
-//! [`postgres`] is a database under load and [`ledger`] the oracle that says what a restore must contain.
+//! [`postgres`] is a database under load and [`ledger`] the oracle that says what a restore must contain. [`terminal`] is for what
+//! asks questions.
 
 pub mod fixtures;
 pub mod kubectl;
@@ -13,3 +14,7 @@ pub mod mysql;
 pub mod namespace;
 pub mod postgres;
 pub mod s3;
+#[cfg(unix)]
+pub mod terminal;
+#[cfg(unix)]
+pub mod walk;

@@ -40,6 +40,11 @@ const fn incremental(action_set: &'static str) -> Method {
     Method { name: "incremental", action_set, full: Some("full") }
 }
 
+/// The log, stored as it is written: with a full backup it reaches any time.
+const fn log(action_set: &'static str) -> Method {
+    Method { name: "log", action_set, full: None }
+}
+
 pub(crate) const ENGINES: &[Engine] = &[
     Engine {
         name: "postgresql",
@@ -73,7 +78,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         user_env: &["POSTGRES_USER", "POSTGRESQL_USERNAME"],
         default_user: "postgres",
         password_env: &["POSTGRES_PASSWORD", "POSTGRESQL_PASSWORD", "POSTGRES_POSTGRES_PASSWORD", "PGPASSWORD"],
-        methods: &[full("pg-basebackup")],
+        methods: &[full("kbb-postgres-full"), log("kbb-postgres-continuous")],
     },
     Engine {
         name: "mariadb",

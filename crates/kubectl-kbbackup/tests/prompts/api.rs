@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use crate::world;
+
 #[derive(Default)]
 struct State {
     /// By their paths.
@@ -43,6 +45,11 @@ impl Api {
     pub(crate) fn idle(self) -> Self {
         self.state.lock().unwrap().idle = true;
         self
+    }
+
+    /// Puts an object at its path.
+    pub(crate) fn put(&self, path: String, object: Value) {
+        self.state.lock().unwrap().objects.insert(path, object);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -194,7 +201,12 @@ impl State {
 fn finish(object: &mut Value) {
     match object["kind"].as_str() {
         Some("BackupRepo") => object["status"] = json!({"phase": "Ready", "observedGeneration": 0}),
-        Some("Backup" | "Restore") => object["status"] = json!({"phase": "Completed"}),
+        Some("Restore") => object["status"] = json!({"phase": "Completed"}),
+        Some("BackupSchedule") => object["status"] = json!({"phase": "Available"}),
+        Some("Backup") => {
+            let done = json!({"phase": "Completed", "completionTimestamp": jiff::Timestamp::now().to_string()});
+            world::recorded(object, "Full", done);
+        }
         Some("CustomResourceDefinition") => {
             object["status"] = json!({"conditions": [{"type": "Established", "status": "True"}]});
         }

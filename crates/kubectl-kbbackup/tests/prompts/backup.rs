@@ -53,7 +53,7 @@ fn of_several_policies_one_is_asked_for() {
 
 #[test]
 fn a_database_without_a_policy_gets_one_and_its_password_is_not_shown() {
-    let cluster = || cluster().action_set("pg-basebackup", "Full").workload("pg", "hush-hush-42");
+    let cluster = || cluster().action_set("kbb-postgres-full", "Full").workload("pg", "hush-hush-42");
     let api = cluster().start();
     let mut terminal = Terminal::open(&api, &BACKUP);
     terminal.answers("pg  PostgreSQL, no policy yet", ENTER);

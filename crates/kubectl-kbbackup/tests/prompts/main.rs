@@ -11,6 +11,7 @@ mod restore;
 mod schedule;
 mod terminal;
 mod upgrade;
+mod walk;
 mod world;
 
 /// Keys.

@@ -87,21 +87,7 @@ impl World {
 
     /// A backup of `pg` with its volume.
     pub(crate) fn backup(self, name: &str, kind: &str, status: Value) -> Self {
-        let mut status = status;
-        let set = if kind == "Continuous" { "wal" } else { "full" };
-        let volumes = json!({"volumeMounts": [{"name": "data", "mountPath": "/d"}]});
-        status["backupMethod"] = json!({"name": set, "actionSetName": set, "targetVolumes": volumes});
-        let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "10Gi"}}}});
-        let workload = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "pg"},
-            "spec": {"serviceName": "pg", "selector": {}, "template": {}, "volumeClaimTemplates": [claim]}});
-        let recorded = json!({"statefulSet": workload, "services": [], "secrets": []}).to_string();
-        let labels = json!({"dataprotection.kubeblocks.io/backup-type": kind, "kbbackup.io/workload-name": "pg"});
-        let metadata = json!({"name": name, "namespace": "demo", "uid": name, "creationTimestamp": "2026-01-02T03:04:05Z",
-            "labels": labels, "annotations": {"kbbackup.io/workload": recorded}});
-        let backup =
-            json!({"metadata": metadata, "spec": {"backupPolicyName": "pg", "backupMethod": set}, "status": status});
-        self.add(&format!("{KINDS}/namespaces/demo/backups"), "Backup", backup)
+        self.add(&format!("{KINDS}/namespaces/demo/backups"), "Backup", backup(name, kind, status))
     }
 
     /// The embedded store, on a volume of this size.
@@ -129,4 +115,31 @@ impl World {
         let path = "/apis/apps/v1/namespaces/kbbackup-system/deployments";
         self.add(path, "Deployment", json!({"metadata": metadata, "spec": spec}))
     }
+}
+
+/// A backup of `pg` with its volume.
+pub(crate) fn backup(name: &str, kind: &str, status: Value) -> Value {
+    let method = if kind == "Continuous" { "wal" } else { "full" };
+    let metadata = json!({"name": name, "namespace": "demo", "uid": name, "creationTimestamp": "2026-01-02T03:04:05Z"});
+    let spec = json!({"backupPolicyName": "pg", "backupMethod": method});
+    let mut backup = json!({"apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Backup",
+        "metadata": metadata, "spec": spec});
+    recorded(&mut backup, kind, status);
+    backup
+}
+
+/// What the operator notes at a backup: its status, of what it is, and the workload.
+pub(crate) fn recorded(backup: &mut Value, kind: &str, mut status: Value) {
+    let set = if kind == "Continuous" { "wal" } else { "full" };
+    let volumes = json!({"volumeMounts": [{"name": "data", "mountPath": "/d"}]});
+    status["backupMethod"] = json!({"name": set, "actionSetName": set, "targetVolumes": volumes});
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "10Gi"}}}});
+    let workload = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "pg"},
+        "spec": {"serviceName": "pg", "selector": {}, "template": {}, "volumeClaimTemplates": [claim]}});
+    let manifest = json!({"statefulSet": workload, "services": [], "secrets": []}).to_string();
+    backup["metadata"]["labels"]["dataprotection.kubeblocks.io/backup-type"] = json!(kind);
+    backup["metadata"]["labels"]["kbbackup.io/workload-name"] = json!("pg");
+    backup["metadata"]["annotations"]["kbbackup.io/workload"] = json!(manifest);
+    backup["status"] = status;
 }

@@ -36,6 +36,7 @@ mod snapshots;
 mod sweep;
 mod tls;
 mod volumes;
+mod walk;
 
 use anyhow::Result;
 use kbbackup_testing::kubectl::Kubectl;
