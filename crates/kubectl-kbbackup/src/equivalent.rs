@@ -9,6 +9,8 @@ pub(crate) struct Answers {
     words: Vec<String>,
     /// Parameters that hold secrets and were answered.
     secrets: Vec<String>,
+    /// Parameters whose values are not shown either when they were typed.
+    hidden: Vec<String>,
 }
 
 impl Answers {
@@ -26,12 +28,17 @@ impl Answers {
         self.secrets.push(parameter.to_owned());
     }
 
-    /// None when nothing was asked. `secret` are the parameters that hold secrets, answered or typed.
-    pub(crate) fn command(&self, typed: &[String], secret: &[String]) -> Option<String> {
+    /// Names parameters that hold secrets, before the first question.
+    pub(crate) fn hide(&mut self, parameters: impl IntoIterator<Item = String>) {
+        self.hidden.extend(parameters);
+    }
+
+    /// None when nothing was asked.
+    pub(crate) fn command(&self, typed: &[String]) -> Option<String> {
         if self.words.is_empty() && self.secrets.is_empty() {
             return None;
         }
-        let (typed, mut variables) = without_secrets(typed, secret);
+        let (typed, mut variables) = without_secrets(typed, &self.hidden);
         variables.extend(self.secrets.iter().cloned());
         let mut words: Vec<String> = variables.iter().map(|name| format!("{}=…", variable(name))).collect();
         words.push("kubectl kbbackup".to_owned());
@@ -89,9 +96,10 @@ mod tests {
 
     fn told(typed: &str, fill: impl Fn(&mut Answers)) -> Option<String> {
         let mut answers = Answers::default();
+        answers.hide(["secretAccessKey".to_owned(), "odd".to_owned()]);
         fill(&mut answers);
         let typed: Vec<String> = typed.split(' ').map(str::to_owned).collect();
-        answers.command(&typed, &["secretAccessKey".to_owned(), "odd".to_owned()])
+        answers.command(&typed)
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(exit) => {
             // Who waits at the end has told it before.
-            ui.equivalent(&[]);
+            ui.equivalent();
             exit.into()
         }
         Err(error) => {

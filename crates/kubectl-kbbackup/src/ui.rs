@@ -69,11 +69,10 @@ impl Ui {
         self.answers().add(flag, value);
     }
 
-    /// Tells the command that would have needed no questions, once, when there were any. `secret` names the parameters whose
-    /// values are not shown.
-    pub(crate) fn equivalent(&self, secret: &[String]) {
+    /// Tells the command that would have needed no questions, once, when there were any.
+    pub(crate) fn equivalent(&self) {
         let typed: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-        let command = std::mem::take(&mut *self.answers()).command(&typed, secret);
+        let command = std::mem::take(&mut *self.answers()).command(&typed);
         if let Some(command) = command {
             self.say(&format!("the same without questions:\n  {command}"));
         }

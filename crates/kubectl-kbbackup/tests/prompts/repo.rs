@@ -71,6 +71,19 @@ fn what_was_given_is_not_asked_again() {
 }
 
 #[test]
+fn a_dry_run_does_not_repeat_a_secret_parameter_either() {
+    let api = providers().start();
+    let typed = format!("secretAccessKey={SECRET}");
+    let given = ["repo", "create", "cloud", "--provider", "s3", "--param", "bucket=b", "--param", &typed, "--dry-run"];
+    let mut terminal = Terminal::open(&api, &given);
+    terminal.answers("> south", ENTER);
+    assert_eq!(terminal.end(), 0, "{}", terminal.seen());
+    let (_, again) = terminal.seen().split_once("the same without questions:").unwrap();
+    assert!(again.contains("KBBACKUP_SECRET_ACCESS_KEY=…") && !again.contains(SECRET), "{again}");
+    assert_eq!(api.written(), Vec::<Value>::new());
+}
+
+#[test]
 fn a_name_that_is_taken_is_asked_for_again() {
     let api = World::default().provider("s3").repo("s3", true).start();
     let mut terminal = Terminal::open(&api, &["repo", "create", "--bucket", "b", "--region", "north"]);

@@ -146,7 +146,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &BackupArgs) -> Result<Exit> {
     ui.say(&format!("backing up {source_name} by method {} into {place}", method.name));
     let written = manifest::send(app, &manifest, How::Create, false).await?;
     manifest::announce(ui, std::slice::from_ref(&written), "created", args.write.output)?;
-    ui.equivalent(&[]);
+    ui.equivalent();
     if args.wait.wait == Some(true) || args.follow_logs {
         return wait_for(ui, app, &name, args).await;
     }

@@ -124,7 +124,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &InstallArgs) -> Result<Exit> 
     if embedded::wanted(ui, args, &repos)? {
         embedded::make(ui, app, args, &settings, &repos).await?;
     }
-    ui.equivalent(&[]);
+    ui.equivalent();
     next_steps(ui, app).await;
     Ok(Exit::Done)
 }

@@ -86,7 +86,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UpgradeArgs) -> Result<Exit> 
         }
         ui.say(&ui.marked(Mark::Good, &format!("statefulset/{}, the embedded store", store::STORE)));
     }
-    ui.equivalent(&[]);
+    ui.equivalent();
     ui.hint("kubectl kbbackup doctor");
     Ok(Exit::Done)
 }

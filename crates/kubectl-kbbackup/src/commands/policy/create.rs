@@ -118,7 +118,7 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     write(ui, app, &planned, args.write.output).await?;
-    ui.equivalent(&[]);
+    ui.equivalent();
     ui.hint(&format!("kubectl kbbackup backup statefulset/{name}{} --wait", app.namespace_flag()));
     Ok(Exit::Done)
 }

@@ -96,6 +96,7 @@ pub(crate) struct CreateArgs {
 
 pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
     let provider = provider(ui, app, args).await?;
+    ui.answers().hide(build::parameters(&provider).into_iter().filter(|known| known.secret).map(|known| known.name));
     let existing = super::all(app).await?;
     // Who chose the provider at a question is asked for the name as well.
     let asks_name = args.name.is_none() && args.provider.is_none() && ui.may_ask;
@@ -157,9 +158,7 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
     }
     let written = create(app, secret.as_ref(), &manifests).await?;
     manifest::announce(ui, &written, "created", args.write.output)?;
-    let secrets: Vec<String> =
-        build::parameters(&provider).into_iter().filter(|known| known.secret).map(|known| known.name).collect();
-    ui.equivalent(&secrets);
+    ui.equivalent();
     if args.wait.wait == Some(false) {
         ui.hint(&format!("kubectl kbbackup repo describe {name}"));
         return Ok(Exit::Done);
@@ -238,12 +237,9 @@ fn parameters(ui: &Ui, args: &CreateArgs, provider: &StorageProvider, has_creden
                     if text.is_empty() { Err("a value is needed".to_owned()) } else { Ok(()) }
                 })?
             } else {
-                {
-                    let default =
-                        parameter.choices.iter().position(|choice| Some(choice) == parameter.default.as_ref());
-                    parameter.choices[ask::select(ui, &parameter.name, &parameter.choices, default.unwrap_or(0))?]
-                        .clone()
-                }
+                let choices = &parameter.choices;
+                let default = choices.iter().position(|choice| Some(choice) == parameter.default.as_ref());
+                choices[ask::select(ui, &parameter.name, choices, default.unwrap_or(0))?].clone()
             };
             if parameter.secret {
                 ui.answers().add_secret(&parameter.name);

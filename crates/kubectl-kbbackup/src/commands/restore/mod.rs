@@ -201,7 +201,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Exit> 
     let written = manifest::send(app, &manifest, How::Create, false).await?;
     manifest::announce(ui, std::slice::from_ref(&written), "created", args.write.output)?;
     let name = written.name_any();
-    ui.equivalent(&[]);
+    ui.equivalent();
     if args.wait.wait == Some(true) {
         return wait_for(ui, app, &name, &wish, args).await;
     }

@@ -130,7 +130,7 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
     if args.write.dry_run != DryRun::None {
         return Ok(Exit::Done);
     }
-    ui.equivalent(&[]);
+    ui.equivalent();
     if args.wait.wait == Some(true) {
         return wait_for(ui, app, &name, &args.wait).await;
     }
