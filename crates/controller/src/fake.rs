@@ -82,7 +82,8 @@ impl Fake {
         self.objects.lock().unwrap().remove(path);
     }
 
-    /// From now on answers to requests for this short path with an error that will pass.
+    /// From now on answers to requests for this short path, or for all below it when it ends in a slash, with an error that
+    /// will pass.
     pub(crate) fn fails_at(&self, path: &str) {
         *self.broken.lock().unwrap() = Some(path.to_owned());
     }
@@ -107,7 +108,8 @@ impl Fake {
         let body = body.collect_bytes().await.unwrap_or_default();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let path = short(head.uri.path());
-        let is_broken = self.broken.lock().unwrap().as_ref() == Some(&path);
+        let broken = self.broken.lock().unwrap().clone();
+        let is_broken = broken.is_some_and(|at| at == path || at.ends_with('/') && path.starts_with(&at));
         let is_unserved = self.unserved.lock().unwrap().as_ref() == Some(&path);
         let (status, answer) = match head.method {
             _ if is_unserved => refusal(StatusCode::NOT_FOUND, "NotFound", &path),

@@ -105,6 +105,16 @@ async fn behaviour_1_2_finalizer_names_objects_and_check_in_order() {
 }
 
 #[tokio::test]
+async fn a_repository_whose_names_are_recorded_has_not_failed_yet() {
+    let fake = Fake::new([(REPO, repo("Mount"))]);
+    fake.fails_at(&format!("{}/secrets/", crate::worker::settings().manager_namespace));
+    let first = reconcile(Arc::new(guarded(fake.get(REPO).unwrap())), Arc::new(context(&fake, None))).await;
+    assert!(first.is_err());
+    assert!(status(&fake)["generatedStorageClassName"].is_string(), "{}", status(&fake));
+    assert_eq!(status(&fake)["phase"], Value::Null);
+}
+
+#[tokio::test]
 async fn behaviour_1_2_a_step_that_fails_is_told_in_its_condition() {
     let fake = Fake::new([(REPO, repo("Tool"))]);
     look(&fake, &fake.context()).await;

@@ -160,7 +160,7 @@ async fn pass(
     });
     if draft.status != before {
         // Written before anything carries them, or a crash would leave objects that nobody knows.
-        *repo = draft.publish(api, repo).await?.unwrap_or_else(|| repo.clone());
+        *repo = draft.note(api, repo).await?.unwrap_or_else(|| repo.clone());
     }
 
     let rendered = decide::rendered(&repo.spec, &draft.status, provider, &parameters)?;
@@ -354,6 +354,12 @@ impl Draft {
 
     fn finding(&mut self, finding: &Finding) {
         self.fails(finding.condition, finding.reason, &finding.message);
+    }
+
+    /// Writes what is known so far. The phase stays: of a new repository nothing has failed yet, although conditions are missing.
+    async fn note(&mut self, api: &Api<BackupRepo>, repo: &BackupRepo) -> Result<Option<BackupRepo>, Error> {
+        self.status.phase = repo.status.as_ref().and_then(|status| status.phase);
+        status::publish(api, repo, repo.status.as_ref(), &self.status).await.map_err(Error::Publish)
     }
 
     /// Writes the status if it differs from that of `repo`; the phase follows from the conditions.
