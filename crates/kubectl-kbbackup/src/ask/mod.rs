@@ -107,6 +107,14 @@ pub(crate) fn yes(ui: &Ui, prompt: &str, default: bool) -> Result<bool> {
         .ok_or_else(stopped)
 }
 
+/// Whether what was shown is to be done. Nobody is asked away from a terminal, or where the answer was given: then it is.
+pub(crate) fn go_on(ui: &Ui, assume_yes: bool, question: &str) -> Result<()> {
+    if !ui.may_ask || assume_yes {
+        return Ok(());
+    }
+    confirmed(ui, yes(ui, question, true)?)
+}
+
 /// Confirmation of something that cannot be taken back. `word` must be typed when it is given.
 pub(crate) fn confirm(ui: &Ui, assume_yes: bool, question: &str, word: Option<&str>) -> Result<()> {
     if assume_yes {
@@ -124,10 +132,13 @@ pub(crate) fn confirm(ui: &Ui, assume_yes: bool, question: &str, word: Option<&s
         None => yes(ui, question, false)?,
         Some(word) => input(ui, &format!("{question} Type {word} to go on"), None, |_| Ok(()))? == word,
     };
-    if given {
-        ui.answered("--yes", "");
-        Ok(())
-    } else {
-        Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed"))
+    confirmed(ui, given)
+}
+
+fn confirmed(ui: &Ui, given: bool) -> Result<()> {
+    if !given {
+        return Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed"));
     }
+    ui.answered("--yes", "");
+    Ok(())
 }

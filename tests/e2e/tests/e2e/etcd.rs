@@ -35,8 +35,8 @@ fn objects(cluster: &str, replicas: u32) -> Value {
 
 fn etcdctl(kubectl: &Kubectl, command: &str) -> String {
     // On a busy machine five seconds, the client's own patience, are not much.
-    let patience = "export ETCDCTL_DIAL_TIMEOUT=60s ETCDCTL_COMMAND_TIMEOUT=60s";
-    let script = format!("{patience} ETCDCTL_USER=\"root:$0\"; {command}");
+    let patience = "ETCDCTL_DIAL_TIMEOUT=60s ETCDCTL_COMMAND_TIMEOUT=60s";
+    let script = format!("export {patience} ETCDCTL_USER=\"root:$0\"; {command}");
     kubectl.run(&["exec", "db-0", "--", "bash", "-ec", &script, PASSWORD]).unwrap()
 }
 

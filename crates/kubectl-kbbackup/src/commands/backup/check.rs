@@ -63,18 +63,23 @@ fn ask_method<'a>(ui: &Ui, policy: &'a BackupPolicy, sets: &[ActionSet], default
     let lines: Vec<String> = methods
         .iter()
         .map(|method| {
-            let set = method.action_set_name.as_deref().filter(|_| !method.snapshot_volumes());
             let (kind, note) = match runnable(policy, &method.name, sets, &[]) {
                 Ok(Some(BackupType::Continuous)) => ("Continuous", " · by a schedule".to_owned()),
                 Ok(kind) => (kind.map_or("Snapshot", |kind| kind.as_str()), String::new()),
                 Err(error) => ("-", format!(" · cannot run: {}", error.why)),
             };
-            format!("{}  {kind} · {}{note}", method.name, set.unwrap_or("volume snapshots"))
+            line(method, kind) + &note
         })
         .collect();
     let chosen = &methods[ask::select(ui, "Method", &lines, default)?];
     ui.answered("--method", &chosen.name);
     Ok(chosen)
+}
+
+/// A method in a list to choose from.
+pub(crate) fn line(method: &BackupMethod, kind: &str) -> String {
+    let set = method.action_set_name.as_deref().filter(|_| !method.snapshot_volumes());
+    format!("{}  {kind} · {}", method.name, set.unwrap_or("volume snapshots"))
 }
 
 /// Whether a method of the policy could run with these parameters; returns the kind of its backups, which volume snapshots

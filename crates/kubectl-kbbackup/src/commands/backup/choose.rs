@@ -13,7 +13,6 @@ use crate::{
     commands::policy,
     detect,
     error::{CliError, Result},
-    exit::Exit,
     source::{self, Source},
     ui::Ui,
 };
@@ -95,15 +94,10 @@ async fn new_policy(
     };
     ui.say(&format!("statefulset/{workload} has no policy yet; looking at it"));
     let planned = policy::plan(ui, app, &workload, &policy::CreateArgs::default()).await?;
-    if ui.may_ask && !args.yes && args.write.dry_run == DryRun::None {
-        let question = format!("Make backuppolicy/{} so?", planned.policy.name_any());
-        if ask::yes(ui, &question, true)? {
-            ui.answered("--yes", "");
-        } else {
-            return Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed")
-                .hint(format!("kubectl kbbackup policy create --for statefulset/{workload}{}", app.namespace_flag())));
-        }
-    }
+    let question = format!("Make backuppolicy/{} so?", planned.policy.name_any());
+    ask::go_on(ui, args.yes || args.write.dry_run != DryRun::None, &question).map_err(|error| {
+        error.hint(format!("kubectl kbbackup policy create --for statefulset/{workload}{}", app.namespace_flag()))
+    })?;
     Ok(Chosen { policy: planned.policy.clone(), workload: Some(workload), new: Some(planned) })
 }
 

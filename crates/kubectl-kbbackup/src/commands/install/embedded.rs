@@ -40,7 +40,7 @@ pub(super) fn wanted(ui: &Ui, args: &InstallArgs, repos: &[BackupRepo]) -> Resul
     if let Some(wanted) = args.embedded_repo {
         return Ok(wanted);
     }
-    if !repos.is_empty() || !ui.may_ask || args.yes {
+    if !repos.is_empty() || !ui.may_ask || args.rollout.yes {
         return Ok(false);
     }
     ui.say("There is no repository yet. One can be made inside this cluster: an S3 store on one volume.");
@@ -57,7 +57,7 @@ pub(super) async fn make(
     settings: &Settings,
     repos: &[BackupRepo],
 ) -> Result<()> {
-    let waits = args.wait.wait != Some(false);
+    let waits = args.rollout.wait.wait != Some(false);
     let namespace = &settings.namespace;
     let default = repos.iter().all(|repo| !repo::is_default(repo) || repo.name_any() == store::REPO);
     let wish = wish(args, default);
@@ -68,13 +68,13 @@ pub(super) async fn make(
     if let Some(present) = app.within::<StatefulSet>(namespace).get_opt(store::STORE).await.ok().flatten() {
         keep_claims(&mut manifests, &present)?;
     }
-    rollout::apply(ui, app, &manifests, args.write.output).await?;
+    rollout::apply(ui, app, &manifests, args.rollout.write.output).await?;
     if waits {
-        ready(ui, app, namespace, args.wait.limit()).await?;
+        ready(ui, app, namespace, args.rollout.wait.limit()).await?;
     }
-    rollout::apply(ui, app, &[store::repo(settings, &wish)], args.write.output).await?;
+    rollout::apply(ui, app, &[store::repo(settings, &wish)], args.rollout.write.output).await?;
     if waits {
-        repo::wait_ready(ui, app, store::REPO, args.wait.limit().or(Some(Duration::from_secs(300)))).await?;
+        repo::wait_ready(ui, app, store::REPO, args.rollout.wait.limit().or(Some(Duration::from_secs(300)))).await?;
         let mark = if default { ", the default" } else { "" };
         ui.say(&ui.marked(Mark::Good, &format!("backuprepo/{}{mark}, on a volume of {}", store::REPO, wish.size)));
     }

@@ -9,10 +9,11 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 
+use self::rollout::RolloutArgs;
 use super::repo;
 use crate::{
     app::{App, DEFAULT_OPERATOR_NAMESPACE, check_name},
-    args::{DryRun, WaitArgs, WriteArgs},
+    args::DryRun,
     error::{CliError, Result},
     exit::Exit,
     install::{self, Settings, VERSION, present::Present, store},
@@ -35,9 +36,6 @@ pub(crate) struct InstallArgs {
     #[arg(long)]
     pub crds_only: bool,
 
-    #[command(flatten)]
-    pub images: ImageArgs,
-
     /// Make a repository inside this cluster: an S3 store on one volume [default: asked, when there is no repository]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub embedded_repo: Option<bool>,
@@ -50,59 +48,20 @@ pub(crate) struct InstallArgs {
     #[arg(long, value_name = "NAME")]
     pub embedded_storage_class: Option<String>,
 
-    /// Take over definitions that belong to somebody else, such as KubeBlocks
-    #[arg(long)]
-    pub adopt_crds: bool,
-
-    /// Don't ask
-    #[arg(short, long)]
-    pub yes: bool,
-
     #[command(flatten)]
-    pub wait: WaitArgs,
-
-    #[command(flatten)]
-    pub write: WriteArgs,
-}
-
-/// From where the operator and its workers come.
-#[derive(Clone, Debug, Default, Args)]
-pub(crate) struct ImageArgs {
-    /// Image of the operator
-    #[arg(long, value_name = "IMAGE")]
-    pub controller_image: Option<String>,
-
-    /// Image of the data mover
-    #[arg(long, value_name = "IMAGE")]
-    pub mover_image: Option<String>,
-
-    /// When images are pulled: Always, IfNotPresent or Never
-    #[arg(long, value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"], hide_possible_values = true)]
-    pub image_pull_policy: Option<String>,
-}
-
-impl ImageArgs {
-    /// The settings that were asked for, and the rest as it is.
-    fn settings(&self, namespace: String, present: &Present) -> Settings {
-        present.keep(Settings {
-            namespace,
-            controller_image: self.controller_image.clone(),
-            mover_image: self.mover_image.clone(),
-            pull_policy: self.image_pull_policy.clone(),
-        })
-    }
+    pub rollout: RolloutArgs,
 }
 
 pub(crate) async fn run(ui: &Ui, app: &App, args: &InstallArgs) -> Result<Exit> {
     let settings = settings(ui, app, args).await?;
     let crds = install::crds()?;
-    let dry = args.write.dry_run;
+    let dry = args.rollout.write.dry_run;
     if dry == DryRun::Client {
         // Complete and without a question: what `kubectl apply` would need.
-        manifest::previewed(app, ui, &everything(args, &settings, crds)?, How::Apply, &args.write).await?;
+        manifest::previewed(app, ui, &everything(args, &settings, crds)?, How::Apply, &args.rollout.write).await?;
         return Ok(Exit::Done);
     }
-    rollout::refuse_foreign(ui, app, args.adopt_crds, &crds).await?;
+    rollout::refuse_foreign(ui, app, args.rollout.adopt_crds, &crds).await?;
     if dry == DryRun::Server {
         let manifests =
             if rollout::definitions_exist(app, &crds).await && namespace_exists(app, &settings.namespace).await {
@@ -111,15 +70,15 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &InstallArgs) -> Result<Exit> 
                 ui.warn("the server can only judge the definitions until they, and the namespace, exist");
                 crds
             };
-        manifest::previewed(app, ui, &manifests, How::Apply, &args.write).await?;
+        manifest::previewed(app, ui, &manifests, How::Apply, &args.rollout.write).await?;
         return Ok(Exit::Done);
     }
 
-    rollout::definitions(ui, app, &crds, args.write.output).await?;
+    rollout::definitions(ui, app, &crds, args.rollout.write.output).await?;
     if args.crds_only {
         return Ok(Exit::Done);
     }
-    rollout::operator(ui, app, &settings, args.write.output, &args.wait).await?;
+    rollout::operator(ui, app, &settings, args.rollout.write.output, &args.rollout.wait).await?;
     let repos = repo::all(app).await?;
     if embedded::wanted(ui, args, &repos)? {
         embedded::make(ui, app, args, &settings, &repos).await?;
@@ -147,7 +106,7 @@ async fn settings(ui: &Ui, app: &App, args: &InstallArgs) -> Result<Settings> {
     if let Some(version) = present.version.as_ref().filter(|_| present.is_newer()) {
         ui.warn(&format!("the operator is of version {version}, newer than what this plugin installs, {VERSION}"));
     }
-    Ok(args.images.settings(namespace, &present))
+    Ok(args.rollout.settings(namespace, &present))
 }
 
 fn everything(args: &InstallArgs, settings: &Settings, crds: Vec<Manifest>) -> Result<Vec<Manifest>> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::Pod},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -10,16 +11,58 @@ use kube::{ResourceExt, api::ListParams};
 
 use crate::{
     app::{App, list_all},
-    args::WaitArgs,
+    args::{WaitArgs, WriteArgs},
     diagnose,
     error::{CliError, Result},
     exit::Exit,
-    install::{self, Settings, foreign},
+    install::{self, Settings, foreign, present::Present},
     manifest::{self, How, Manifest},
     output::{Format, human},
     ui::{Mark, Ui},
     wait::{self, Seen, Waiting},
 };
+
+/// What installing and upgrading are told alike.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RolloutArgs {
+    /// Image of the operator
+    #[arg(long, value_name = "IMAGE")]
+    pub controller_image: Option<String>,
+
+    /// Image of the data mover
+    #[arg(long, value_name = "IMAGE")]
+    pub mover_image: Option<String>,
+
+    /// When images are pulled: Always, IfNotPresent or Never
+    #[arg(long, value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"], hide_possible_values = true)]
+    pub image_pull_policy: Option<String>,
+
+    /// Take over definitions that belong to somebody else, such as KubeBlocks
+    #[arg(long)]
+    pub adopt_crds: bool,
+
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+
+    #[command(flatten)]
+    pub wait: WaitArgs,
+
+    #[command(flatten)]
+    pub write: WriteArgs,
+}
+
+impl RolloutArgs {
+    /// The settings that were asked for, and the rest as it is.
+    pub(super) fn settings(&self, namespace: String, present: &Present) -> Settings {
+        present.keep(Settings {
+            namespace,
+            controller_image: self.controller_image.clone(),
+            mover_image: self.mover_image.clone(),
+            pull_policy: self.image_pull_policy.clone(),
+        })
+    }
+}
 
 /// Stops where somebody else looks after the same kinds, unless they are to be taken over.
 pub(super) async fn refuse_foreign(ui: &Ui, app: &App, adopt: bool, crds: &[Manifest]) -> Result<()> {

@@ -4,10 +4,13 @@ use clap::Args;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use kube::ResourceExt;
 
-use super::{ImageArgs, embedded, rollout};
+use super::{
+    embedded,
+    rollout::{self, RolloutArgs},
+};
 use crate::{
     app::{App, get},
-    args::{DryRun, WaitArgs, WriteArgs},
+    args::DryRun,
     ask,
     error::{CliError, Result},
     exit::Exit,
@@ -29,24 +32,11 @@ use crate::{
   kubectl kbbackup upgrade --dry-run -o yaml")]
 pub(crate) struct UpgradeArgs {
     #[command(flatten)]
-    pub images: ImageArgs,
-
-    /// Take over definitions that belong to somebody else, such as KubeBlocks
-    #[arg(long)]
-    pub adopt_crds: bool,
-
-    /// Don't ask
-    #[arg(short, long)]
-    pub yes: bool,
-
-    #[command(flatten)]
-    pub wait: WaitArgs,
-
-    #[command(flatten)]
-    pub write: WriteArgs,
+    pub rollout: RolloutArgs,
 }
 
 pub(crate) async fn run(ui: &Ui, app: &App, args: &UpgradeArgs) -> Result<Exit> {
+    let args = &args.rollout;
     let operator = installed(app).await?;
     let present = Present::of(&operator);
     if present.is_newer() {
@@ -57,7 +47,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UpgradeArgs) -> Result<Exit> 
         )
         .hint("kubectl krew upgrade kbbackup"));
     }
-    let settings = args.images.settings(operator.namespace().unwrap_or_default(), &present);
+    let settings = args.settings(operator.namespace().unwrap_or_default(), &present);
     let crds = install::crds()?;
     rollout::refuse_foreign(ui, app, args.adopt_crds, &crds).await?;
     let store = store_manifests(app, &settings).await?;
@@ -71,12 +61,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UpgradeArgs) -> Result<Exit> 
         return Ok(Exit::Done);
     }
     ui.say(&plan(&present, &settings, crds.len(), !store.is_empty()));
-    if ui.may_ask && !args.yes {
-        if !ask::yes(ui, "Go on?", true)? {
-            return Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed"));
-        }
-        ui.answered("--yes", "");
-    }
+    ask::go_on(ui, args.yes, "Go on?")?;
     rollout::definitions(ui, app, &crds, args.write.output).await?;
     rollout::operator(ui, app, &settings, args.write.output, &args.wait).await?;
     if !store.is_empty() {

@@ -186,12 +186,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Exit> 
         return Ok(Exit::Done);
     }
     ui.say(&plan::text(ui, &chosen, recorded.as_ref(), &wish, &restore, Timestamp::now()));
-    if ui.may_ask && !args.yes {
-        if !ask::yes(ui, "Go on?", true)? {
-            return Err(CliError::new(Exit::Unconfirmed, "not confirmed", "nothing was changed"));
-        }
-        ui.answered("--yes", "");
-    }
+    ask::go_on(ui, args.yes, "Go on?")?;
     if foreign {
         allow(app, backup).await?;
         if !std::ptr::eq(backup, origin) {

@@ -241,9 +241,7 @@ fn method(ui: &Ui, policy: &BackupPolicy, sets: &[ActionSet], given: Option<&str
     let lines: Vec<String> = methods
         .iter()
         .map(|method| {
-            let kind = find::kind(Some(policy), sets, &method.name).map_or("unknown", |kind| kind.as_str());
-            let set = method.action_set_name.as_deref().filter(|_| !method.snapshot_volumes());
-            format!("{}  {kind} · {}", method.name, set.unwrap_or("volume snapshots"))
+            check::line(method, find::kind(Some(policy), sets, &method.name).map_or("unknown", |kind| kind.as_str()))
         })
         .collect();
     let method = names[ask::select(ui, "Method", &lines, 0)?].clone();

@@ -58,8 +58,8 @@ impl Server {
         let address = format!("127.0.0.1:{port}");
         let mut command = Command::new(program("fake-gcs-server"));
         command.args(["-scheme", "http", "-host", "127.0.0.1", "-port", &port.to_string(), "-backend", "memory"]);
-        // It tells clients where to send the parts of an upload.
-        command.args(["-external-url", &format!("http://{address}"), "-public-host", &address]);
+        // Requests for another host than this are not for it.
+        command.args(["-public-host", &address]);
         let process = Process::start(&mut command, port);
         let (status, answer) =
             send(&address, "POST", "/storage/v1/b", "content-type: application/json\r\n", br#"{"name":"bucket"}"#);
