@@ -125,3 +125,24 @@ fn keep_claims(manifests: &mut [Manifest], present: &StatefulSet) -> Result<()> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_of_an_earlier_revision_does_not_make_the_store_ready() {
+        let store = |generation: i64, current: &str, ready: i32| {
+            let spec = json!({"serviceName": "s", "selector": {}, "template": {}});
+            let status = json!({"replicas": 1, "observedGeneration": generation, "currentRevision": current,
+                "updateRevision": "b", "readyReplicas": ready});
+            let set = json!({"metadata": {"generation": 2}, "spec": spec, "status": status});
+            is_ready(&serde_json::from_value(set).unwrap())
+        };
+        assert!(store(2, "b", 1));
+        assert!(!store(1, "b", 1), "the change was not seen yet");
+        assert!(!store(2, "a", 1), "the pod is still the old one");
+        assert!(!store(2, "b", 0), "the new one does not answer yet");
+    }
+}
