@@ -162,7 +162,7 @@ impl Store {
     pub(crate) async fn read(&self, entry: &Entry) -> Result<Source> {
         match self {
             Self::Local(local) => local.read(&entry.key).map(Source::Local),
-            Self::Remote(remote) => remote.read(entry).await.map(|download| Source::Remote(Box::new(download))),
+            Self::Remote(remote) => Ok(Source::Remote(Box::new(remote.read(entry)))),
             Self::Tree(tree) => tree.read(entry).await.map(|reader| Source::Tree(Box::new(reader))),
         }
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use jiff::Timestamp;
 use opendal::layers::{RetryLayer, TimeoutLayer};
-use opendal::{ErrorKind, FuturesBytesStream, Lister, Operator};
+use opendal::{ErrorKind, Lister, Operator};
 
 use super::leftovers::Leftovers;
 use super::transport::{Patience, Transport};
@@ -15,11 +15,12 @@ use super::{By, Depth, Each, Entry, Found, Held, TEMPORARY, Visit};
 use crate::error::{Cause, Error, Result};
 use crate::rpath::split;
 
+mod download;
+
+pub(crate) use download::Download;
+
 /// How a listing is handed on: entries per block.
 const PAGE: usize = 1000;
-/// What one ranged read fetches, and how many are under way.
-const READ_CHUNK: usize = 8 << 20;
-const READ_AHEAD: usize = 3;
 
 /// An object store.
 pub(crate) struct Remote {
@@ -188,17 +189,8 @@ impl Remote {
         Ok(())
     }
 
-    pub(super) async fn read(&self, entry: &Entry) -> Result<Download> {
-        let size = entry.size as u64;
-        let mut reader =
-            self.patient.reader_with(&entry.key).chunk(READ_CHUNK).concurrent(READ_AHEAD).content_length_hint(size);
-        if let Some(etag) = &entry.etag {
-            // Ranges of two versions of an object must not be glued together.
-            reader = reader.if_match(etag);
-        }
-        let reader = reader.await.map_err(|error| failure(&error))?;
-        let stream = reader.into_bytes_stream(0..size).await.map_err(|error| failure(&error))?;
-        Ok(Download { stream, left: size })
+    pub(super) fn read(&self, entry: &Entry) -> Download {
+        Download::new(self.patient.clone(), entry, download::FAST)
     }
 
     pub(super) fn create(&self, key: &str) -> Result<Upload> {
@@ -324,33 +316,6 @@ fn entry(listed: &str, item: &opendal::Entry) -> Option<Entry> {
         modified: if dir { fixed } else { item.metadata().last_modified().map_or(fixed, Into::into) },
         etag: None,
     })
-}
-
-/// An object being read.
-pub(crate) struct Download {
-    stream: FuturesBytesStream,
-    left: u64,
-}
-
-impl Download {
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let chunk = self.stream.try_next().await.map_err(|error| match error.get_ref() {
-            Some(inner) => {
-                inner.downcast_ref::<opendal::Error>().map_or_else(|| Error::other(error.to_string()), failure)
-            }
-            None => Error::other(error.to_string()),
-        })?;
-        match chunk {
-            Some(chunk) => {
-                self.left = self.left.saturating_sub(chunk.len() as u64);
-                Ok(Some(chunk))
-            }
-            None => Err(Error::new(Cause::Damaged, format!("the object ended {} bytes early", self.left))),
-        }
-    }
 }
 
 /// Why a HEAD was refused: its answer has no body that could say so, that of a refused read has one.

@@ -103,17 +103,36 @@ async fn parts_that_all_hang_are_given_up_and_taken_back() {
     assert!(!behind.dir.path().join("bucket/object").exists());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_stalls_is_fetched_on_from_there() {
-    let behind = Behind::new(Asks::Get, 3, Fault::Stall { after: 1 << 20 }).await;
-    let bytes: Vec<u8> = (0..20 << 20).map(|at: u32| (at * 31 % 251) as u8).collect();
+/// An object of 40 MiB, read in whole where a connection counts as fast from so many bytes per second; how many requests that
+/// took.
+async fn reads(times: usize, fault: Fault, fast: u64) -> (Behind, usize) {
+    let behind = Behind::new(Asks::Get, times, fault).await;
+    let bytes: Vec<u8> = (0..40 << 20).map(|at: u32| (at * 31 % 251) as u8).collect();
     std::fs::write(behind.dir.path().join("bucket/object"), &bytes).unwrap();
     let Found::File(entry) = behind.remote.lookup("object").await.unwrap() else { panic!("not there") };
-    let mut download = behind.remote.read(&entry).await.unwrap();
+    let mut download = Download::new(behind.remote.patient.clone(), &entry, fast);
     let mut read = Vec::new();
     while let Some(chunk) = download.next().await.unwrap() {
         read.extend_from_slice(&chunk);
     }
     assert!(read == bytes);
-    assert_eq!(behind.proxy.befallen(), 3);
+    let requests = behind.proxy.seen().iter().filter(|(_, asks, _)| *asks == Asks::Get).count();
+    (behind, requests)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stalls_is_fetched_on_from_there() {
+    for fast in [0, download::FAST] {
+        let (behind, _) = reads(3, Fault::Stall { after: 1 << 20 }, fast).await;
+        assert_eq!(behind.proxy.befallen(), 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_slow_store_is_read_by_ranges() {
+    let late = || Fault::Late(Duration::from_millis(100));
+    let (_, requests) = reads(ALWAYS, late(), download::FAST).await;
+    assert_eq!(requests, 1 + 32 / 8);
+    let (_, requests) = reads(ALWAYS, late(), 0).await;
+    assert_eq!(requests, 2);
 }
