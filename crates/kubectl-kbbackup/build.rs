@@ -13,8 +13,13 @@ use std::{
 use serde_json::Value;
 
 /// Folder below `deploy/`, and the name of the list made of it.
-const FOLDERS: [(&str, &str); 4] =
-    [("crds", "CRDS"), ("install", "OPERATOR"), ("providers", "PROVIDERS"), ("actionsets", "ACTION_SETS")];
+const FOLDERS: [(&str, &str); 5] = [
+    ("crds", "CRDS"),
+    ("install", "OPERATOR"),
+    ("providers", "PROVIDERS"),
+    ("actionsets", "ACTION_SETS"),
+    ("policytemplates", "POLICY_TEMPLATES"),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let deploy = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../deploy").canonicalize()?;

@@ -19,9 +19,12 @@ const NAMESPACE: &str = "kbbackup-system";
 /// The files of the chart that are copies, by their path in the chart.
 pub(crate) fn copies(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut copies = BTreeMap::new();
-    for (folder, place) in
-        [("crds", "crds/"), ("providers", "catalogue/providers-"), ("actionsets", "catalogue/actionsets-")]
-    {
+    for (folder, place) in [
+        ("crds", "crds/"),
+        ("providers", "catalogue/providers-"),
+        ("actionsets", "catalogue/actionsets-"),
+        ("policytemplates", "catalogue/policytemplates-"),
+    ] {
         for (name, text) in files(&root.join("deploy").join(folder))? {
             copies.insert(format!("{place}{name}"), text.into_bytes());
         }
@@ -69,7 +72,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     sh::output(sh::command(&helm, ["lint", "--strict", "--quiet"]).arg(&chart))?;
     let rendered = render(&helm, &chart, &[])?;
     let mut plain = Vec::new();
-    for folder in ["crds", "install", "providers", "actionsets"] {
+    for folder in ["crds", "install", "providers", "actionsets", "policytemplates"] {
         for text in files(&root.join("deploy").join(folder))?.into_values() {
             plain.extend(objects(&text)?);
         }

@@ -205,6 +205,8 @@ pub mod annotations {
     pub const PREPARE_MANAGER_NAMESPACE: &str = "kbbackup.io/prepare-manager-namespace";
     /// Ours, on the StatefulSet of a continuous backup: digest of the spec that it was made from.
     pub const SPEC_DIGEST: &str = "kbbackup.io/spec-digest";
+    /// Ours, on a BackupPolicyTemplate: `true` means that any other template which is for a component comes first.
+    pub const GIVES_WAY: &str = "kbbackup.io/gives-way";
     /// Ours, on a continuous backup: RFC 3339 time since when [`WAITING_FOR`] keeps it from archiving.
     pub const WAITING_SINCE: &str = "kbbackup.io/waiting-since";
     /// Ours, on cron jobs, their Jobs and scheduled backups: name of the schedule's entry.

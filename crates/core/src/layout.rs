@@ -7,6 +7,8 @@
 pub const HIDDEN: &str = ".kbbackup";
 /// The copy of the Backup object, at each target's data path.
 pub const BACKUP_OBJECT: &str = "kubeblocks-backup.json";
+/// Folder, below the hidden one, of the copies that archivers keep.
+const ARCHIVERS: &str = "archivers";
 /// Key suffix of objects written under one of the encryption modes.
 pub const ENCRYPTED_SUFFIX: &str = ".enc";
 
@@ -53,6 +55,17 @@ pub fn seal(backup_path: &str) -> String {
 /// Folder of the fragments that one attempt (pod) of an action has written.
 pub fn fragments(backup_path: &str, action: &str, attempt: &str) -> String {
     join([backup_path, HIDDEN, "fragments", action, attempt])
+}
+
+/// The copy of the Backup object that the archiver of one target keeps. Hidden, for scripts that archive list what they have stored.
+pub fn archiver_object(backup_path: &str, action: &str) -> String {
+    join([backup_path, HIDDEN, ARCHIVERS, action, BACKUP_OBJECT])
+}
+
+/// Whether a path below the hidden folder is an [`archiver_object`]; its name may end in [`ENCRYPTED_SUFFIX`].
+pub fn is_archiver_object(hidden: &str) -> bool {
+    let parts: Vec<&str> = hidden.trim_end_matches(ENCRYPTED_SUFFIX).split('/').collect();
+    matches!(parts[..], [ARCHIVERS, _, BACKUP_OBJECT])
 }
 
 /// The manifest of the protected workload.

@@ -22,7 +22,7 @@ pub(crate) const PART_DEFINITIONS: &str = "definitions";
 pub(crate) const PART_STORE: &str = "store";
 
 /// Pages of long lists, so that memory stays flat.
-const PAGE: u32 = 500;
+pub(crate) const PAGE: u32 = 500;
 
 #[derive(Clone)]
 pub(crate) struct App {

@@ -13,6 +13,7 @@ mod commands;
 mod complete;
 mod detect;
 mod diagnose;
+mod editor;
 mod equivalent;
 mod errand;
 mod error;
@@ -76,7 +77,7 @@ fn main() -> ExitCode {
         tokio::select! {
             ended = commands::run(&ui, &cli) => ended,
             // Waiting has a Ctrl-C of its own that says what goes on; this one is for everything else.
-            () = interrupted() => Ok(Exit::Interrupted),
+            () = interrupted(&ui) => Ok(Exit::Interrupted),
         }
     });
     ui.clear();
@@ -96,8 +97,13 @@ fn main() -> ExitCode {
 }
 
 /// The second Ctrl-C, or the first that no command takes for itself.
-async fn interrupted() {
-    let _ = tokio::signal::ctrl_c().await;
+async fn interrupted(ui: &Ui) {
+    loop {
+        let _ = tokio::signal::ctrl_c().await;
+        if !ui.has_lent_terminal() {
+            break;
+        }
+    }
     // Give a wait the chance to explain itself.
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
 }

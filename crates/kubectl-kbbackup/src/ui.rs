@@ -21,7 +21,18 @@ pub(crate) struct Ui {
     pub may_ask: bool,
     /// A rewritten line stands on the terminal and has to be cleared first.
     dirty: AtomicBool,
+    /// Another program has the terminal.
+    lent: AtomicBool,
     answers: Mutex<Answers>,
+}
+
+/// The terminal is another program's.
+pub(crate) struct Lent<'a>(&'a AtomicBool);
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// A mark in front of a line.
@@ -56,7 +67,26 @@ impl Ui {
         };
         let ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
         let may_ask = !no_input && !ci && err && std::io::stdin().is_terminal();
-        Self { color, live: err, may_ask, dirty: AtomicBool::new(false), answers: Mutex::default() }
+        Self {
+            color,
+            live: err,
+            may_ask,
+            dirty: AtomicBool::new(false),
+            lent: AtomicBool::new(false),
+            answers: Mutex::default(),
+        }
+    }
+
+    /// Leaves the terminal, and its Ctrl-C, to another program until the result is dropped.
+    pub(crate) fn lend_terminal(&self) -> Lent<'_> {
+        self.clear();
+        self.lent.store(true, Ordering::Relaxed);
+        Lent(&self.lent)
+    }
+
+    /// Whether another program has the terminal.
+    pub(crate) fn has_lent_terminal(&self) -> bool {
+        self.lent.load(Ordering::Relaxed)
     }
 
     /// What was answered so far.

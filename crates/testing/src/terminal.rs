@@ -19,6 +19,8 @@ pub struct Terminal {
     /// How much of it was waited for already.
     read: usize,
     limit: Duration,
+    begun: Instant,
+    first: Option<Duration>,
 }
 
 impl Terminal {
@@ -32,6 +34,7 @@ impl Terminal {
         unlockpt(&ours)?;
         let name = ptsname(&ours, Vec::new())?.into_string()?;
         let open = || File::options().read(true).write(true).open(&name);
+        let begun = Instant::now();
         let child =
             command.stdin(open()?).stdout(open()?).stderr(open()?).spawn().context("the program cannot start")?;
         let keys = File::from(ours);
@@ -46,7 +49,7 @@ impl Terminal {
                 }
             }
         });
-        Ok(Self { child, keys, screen, seen: String::new(), read: 0, limit })
+        Ok(Self { child, keys, screen, seen: String::new(), read: 0, limit, begun, first: None })
     }
 
     /// Waits until a text has appeared behind the last one.
@@ -80,7 +83,10 @@ impl Terminal {
     /// Takes what has come.
     fn look(&mut self) {
         match self.screen.recv_timeout(Duration::from_millis(50)) {
-            Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+            Ok(bytes) => {
+                self.first.get_or_insert(self.begun.elapsed());
+                self.seen.push_str(&String::from_utf8_lossy(&bytes));
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(50)),
         }
@@ -101,6 +107,11 @@ impl Terminal {
     pub fn interrupts(&mut self) -> Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);
         Ok(rustix::process::kill_process(pid, rustix::process::Signal::INT)?)
+    }
+
+    /// How long it took until something was shown.
+    pub fn first_shown(&self) -> Option<Duration> {
+        self.first
     }
 
     /// Everything that was shown so far.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use kbbackup_testing::terminal::Terminal;
 
 use super::controller::api_server::ApiServer;
 use super::controller::seed;
@@ -38,6 +39,11 @@ struct Case {
     target: Option<(Duration, u64)>,
 }
 
+/// When something has to be seen at the latest, whatever comes of it.
+const SIGN: Duration = Duration::from_millis(200);
+/// How long a program may take at all.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
     let plugin = match &args.plugin {
         Some(plugin) => std::fs::canonicalize(plugin).context("no such plugin")?,
@@ -57,19 +63,29 @@ pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
     let cases = cases(&plugin, &completer, &programs()?.join("kubectl"));
     let size = std::fs::metadata(&plugin)?.len() as f64 / f64::from(1 << 20);
     ui::result(format!("{} backups, the fastest of {} runs; the plugin has {size:.1} MiB\n", args.backups, args.runs));
-    ui::result("| command | seconds | CPU seconds | peak MiB | target | met |\n|---|---:|---:|---:|---:|---|");
+    ui::result(
+        "| command | seconds | first sign on a terminal | CPU seconds | peak MiB | target | met |\n|---|---:|---:|---:|---:|---:|---|",
+    );
     for case in &cases {
-        let mut best: Option<Measured> = None;
-        for _ in 0..args.runs {
+        let (mut best, mut first) = (None::<Measured>, Duration::MAX);
+        let command = || {
             let mut command = Command::new(&case.program);
-            command.args(&case.args).env("KUBECONFIG", server.kubeconfig("bench")).stdout(Stdio::null());
-            let one = measure(&mut command)?;
+            command.args(&case.args).env("KUBECONFIG", server.kubeconfig("bench"));
+            command
+        };
+        for _ in 0..args.runs {
+            let one = measure(command().stdout(Stdio::null()))?;
             if best.is_none_or(|best| one.time < best.time) {
                 best = Some(one);
             }
+            // Once more, as a person sees it.
+            let mut terminal = Terminal::start(&mut command(), PATIENCE)?;
+            let code = terminal.end()?;
+            ensure!(code == 0, "{} ended with {code}: {}", case.name, terminal.seen());
+            first = first.min(terminal.first_shown().context("nothing was shown")?);
         }
         let best = best.context("no run at all")?;
-        ui::result(line(case, &best));
+        ui::result(line(case, &best, first));
     }
     Ok(())
 }
@@ -85,6 +101,7 @@ fn cases(plugin: &Path, completer: &Path, kubectl: &Path) -> Vec<Case> {
         case("kbbackup --help", plugin, &["--help"], Some((20, 64))),
         case("kbbackup repo list", plugin, &["repo", "list"], None),
         case("kbbackup list -A", plugin, &["list", "-A"], Some((2000, 64))),
+        case("kbbackup list -A -o json", plugin, &["list", "-A", "-o", "json"], None),
         case("kbbackup list -n ns-1", plugin, &["list", "-n", "ns-1"], None),
         case("completion of a command", completer, &["insta"], Some((20, 64))),
         case("completion of a repository", completer, &["repo", "check", ""], Some((200, 64))),
@@ -94,17 +111,17 @@ fn cases(plugin: &Path, completer: &Path, kubectl: &Path) -> Vec<Case> {
     ]
 }
 
-fn line(case: &Case, best: &Measured) -> String {
+fn line(case: &Case, best: &Measured, first: Duration) -> String {
     let peak = best.peak.div_ceil(1024);
     let (target, met) = match case.target {
         None => (String::new(), String::new()),
         Some((time, memory)) => {
-            let met = if best.time <= time && peak <= memory { "yes" } else { "**no**" };
+            let met = if best.time <= time && first <= SIGN && peak <= memory { "yes" } else { "**no**" };
             (format!("{:.2} s, {memory} MiB", time.as_secs_f64()), met.to_owned())
         }
     };
-    let (seconds, cpu) = (best.time.as_secs_f64(), best.cpu.as_secs_f64());
-    format!("| {} | {seconds:.3} | {cpu:.2} | {peak} | {target} | {met} |", case.name)
+    let (seconds, cpu, first) = (best.time.as_secs_f64(), best.cpu.as_secs_f64(), first.as_secs_f64());
+    format!("| {} | {seconds:.3} | {first:.3} | {cpu:.2} | {peak} | {target} | {met} |", case.name)
 }
 
 #[cfg(test)]
@@ -120,8 +137,10 @@ mod tests {
             target: Some((Duration::from_millis(20), 64)),
         };
         let measured = |millis, peak| Measured { time: Duration::from_millis(millis), cpu: Duration::ZERO, peak };
-        assert!(line(&case, &measured(20, 64 * 1024)).ends_with("| yes |"));
-        assert!(line(&case, &measured(21, 1024)).ends_with("| **no** |"));
-        assert!(line(&case, &measured(1, 65 * 1024)).ends_with("| **no** |"));
+        let line = |one: Measured, first| line(&case, &one, Duration::from_millis(first));
+        assert!(line(measured(20, 64 * 1024), 200).ends_with("| yes |"));
+        assert!(line(measured(21, 1024), 1).ends_with("| **no** |"));
+        assert!(line(measured(1, 65 * 1024), 1).ends_with("| **no** |"));
+        assert!(line(measured(1, 1024), 201).ends_with("| **no** |"));
     }
 }

@@ -44,8 +44,12 @@ pub(super) fn all(folder: &Path) -> Result<BTreeMap<String, (String, String)>> {
 /// Writes what `sha256sum --check` reads.
 pub(super) fn write_checksums(folder: &Path, archives: &BTreeMap<String, (String, String)>) -> Result<()> {
     let lines: Vec<String> = archives.values().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
-    fs::write(folder.join(format!("{PLUGIN}_v{VERSION}_checksums.txt")), lines.concat())
-        .context("cannot write the checksums")
+    fs::write(folder.join(checksums()), lines.concat()).context("cannot write the checksums")
+}
+
+/// Name of the file with the checksums.
+pub(super) fn checksums() -> String {
+    format!("{PLUGIN}_v{VERSION}_checksums.txt")
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! The release as its users get it: krew's own rules, and krew itself, which installs it and takes it away.
+//! The release as its users get it: what the archives hold, images read from their index to the last blob, krew's own rules, and
+//! krew itself, which installs the plugin and takes it away.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{PLATFORMS, PLUGIN, VERSION, archive, manifest};
+use super::{PLATFORMS, PLUGIN, VERSION, archive, images, manifest};
 use crate::artifacts;
 use crate::cluster::{go, sh};
 
@@ -14,10 +15,23 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let out = dir.path();
     // The binary of the other tests: what is looked at is the package.
-    let plugin = artifacts::build(root)?.bin.join(PLUGIN);
+    let binaries = artifacts::build(root)?;
+    let plugin = binaries.bin.join(PLUGIN);
     let platform = PLATFORMS.iter().find(|platform| platform.target == artifacts::TARGET).context("no platform")?;
     let packed = out.join(platform.archive());
     archive::write(root, &plugin, &packed)?;
+    archive::write_checksums(out, &archive::all(out)?)?;
+    sh::output(
+        sh::command("sha256sum", ["--check", "--strict", "--quiet"]).arg(archive::checksums()).current_dir(out),
+    )?;
+    let inside = sh::output(sh::command("tar", ["--list", "--verbose", "--numeric-owner", "--file"]).arg(&packed))?;
+    let lines: Vec<&str> = inside.lines().collect();
+    let is = |line: &str, mode: &str, name: &str| line.starts_with(mode) && line.ends_with(&format!(" {name}"));
+    let as_wanted =
+        lines.len() == 2 && is(lines[0], "-rwxr-xr-x 0/0", PLUGIN) && is(lines[1], "-rw-r--r-- 0/0", "LICENSE");
+    ensure!(as_wanted, "the archive holds:\n{inside}");
+    images::write(root, &binaries, out)?;
+
     let filled = manifest::fill(&manifest::template(root)?, "https://releases.test", &archive::all(out)?)?;
     let file = out.join("kbbackup.yaml");
     fs::write(&file, filled)?;

@@ -7,12 +7,12 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::artifacts;
-use crate::cluster::image::{self, Config, Entry};
 use crate::cluster::sh;
 use crate::ui;
 
 mod archive;
 mod check;
+mod images;
 mod manifest;
 mod sbom;
 
@@ -20,6 +20,8 @@ pub(crate) use check::check;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PLUGIN: &str = "kubectl-kbbackup";
+/// No plugin may be larger, in bytes.
+const LARGEST: u64 = 15 << 20;
 
 /// Makes a release of everything that this machine can build
 ///
@@ -74,6 +76,11 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
         let plugin = ui::long_step(&format!("build the plugin for {name}"), || {
             artifacts::cargo(root, "dist", platform.target, &[PLUGIN]).map(|folder| folder.join(PLUGIN))
         })?;
+        let size = fs::metadata(&plugin)?.len();
+        ensure!(
+            size < LARGEST,
+            "the plugin for {name} has {size} bytes; {LARGEST} are the most that people should fetch"
+        );
         archive::write(root, &plugin, &out.join(platform.archive()))?;
     }
     let archives = archive::all(&out)?;
@@ -81,26 +88,12 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     archive::write_checksums(&out, &archives)?;
     let filled = manifest::fill(&manifest::template(root)?, &args.url, &archives)?;
     fs::write(out.join("kbbackup.yaml"), filled)?;
-    images(root, &out)?;
+    let binaries = ui::long_step("build operator and mover", || artifacts::build(root))?;
+    images::write(root, &binaries, &out)?;
     for package in [PLUGIN, "kbbackup-controller", "kbbackup-mover"] {
         let file = out.join(format!("{package}_v{VERSION}.cdx.json"));
         ui::step(&format!("list what {package} is made of"), || sbom::write(root, package, &file))?;
     }
     ui::result(format!("the release lies in {}", out.display()));
-    Ok(())
-}
-
-/// The images under the names that the plugin installs, as archives that registries and container runtimes take.
-fn images(root: &Path, out: &Path) -> Result<()> {
-    let binaries = ui::long_step("build operator and mover", || artifacts::build(root))?;
-    for (name, path, binary) in
-        [("controller", "/kbbackup-controller", &binaries.controller), ("mover", "/datasafed", &binaries.mover)]
-    {
-        let config = Config { entrypoint: vec![path.to_owned()], user: "65532:65532".to_owned(), ..Config::default() };
-        let image = format!("ghcr.io/kbbackup/{name}:{VERSION}");
-        let made = image::scratch(&image, &[Entry::new(path, binary, 0o755)], &config)?;
-        let file = out.join(format!("kbbackup-{name}_v{VERSION}_linux_{}.oci.tar", image::architecture()));
-        fs::copy(&made.archive, &file).with_context(|| format!("cannot write {}", file.display()))?;
-    }
     Ok(())
 }

@@ -9,6 +9,7 @@ use kbbackup_api::v1alpha1::{ActionSetSpec, Backup, BackupStatus, BackupStatusTa
 use kbbackup_core::{contract, layout, names};
 use kube::{Resource as _, ResourceExt as _};
 
+use super::continuous::record;
 use super::observe::Ingredients;
 use super::plan::{self, Kind, Planned};
 use crate::settings::Settings;
@@ -130,6 +131,9 @@ impl Site<'_> {
             main.env.get_or_insert_default().push(env::var(contract::ENV_JOURNAL, contract::JOURNAL_FILE));
             pod.init_containers = Some(vec![reporter(&main, settings)]);
         }
+        if work == Work::Archive {
+            record::attend(self, &planned.name, &mut pod);
+        }
         pod.containers = vec![main];
         if let Some(access) = &self.ingredients.access {
             access.inject(&mut pod, settings);
@@ -185,7 +189,7 @@ impl Site<'_> {
     }
 
     /// Our own variables: whose bytes a pod writes.
-    fn ours(&self, action: &str) -> [EnvVar; 4] {
+    pub(super) fn ours(&self, action: &str) -> [EnvVar; 4] {
         [
             env::var(contract::ENV_BACKUP_PATH, self.status.path.clone().unwrap_or_default()),
             env::var(contract::ENV_BACKUP_UID, self.backup.uid().unwrap_or_default()),
@@ -219,13 +223,8 @@ impl Site<'_> {
         // The list of a backup's objects may be longer than memory.
         worker_pod::temporary_files(&mut pod);
         let mut shell = self.shell(names::SEAL_ACTION, false);
-        let mut files = vec![("backup.json", BACKUP_NOTE)];
-        shell.pod_annotations.insert(BACKUP_NOTE.to_owned(), stored_object(self.backup, self.status));
-        if let Some(workload) = self.backup.annotations().get(annotations::WORKLOAD) {
-            files.push(("workload.json", annotations::WORKLOAD));
-            shell.pod_annotations.insert(annotations::WORKLOAD.to_owned(), workload.clone());
-        }
-        worker_pod::downward_files(&mut pod, &files);
+        shell.pod_annotations = documents(self.backup, self.status);
+        worker_pod::downward_files(&mut pod, &files(&shell.pod_annotations));
         if let Some(access) = &self.ingredients.access {
             access.attach(&mut pod);
         }
@@ -253,8 +252,22 @@ impl Site<'_> {
     }
 }
 
-/// Annotation of the sealing pod that carries the Backup object.
+/// Annotation of a pod that carries the Backup object.
 const BACKUP_NOTE: &str = "kbbackup.io/backup";
+
+/// The documents that are stored beside the data, as annotations of the pod that stores them.
+pub(super) fn documents(backup: &Backup, status: &BackupStatus) -> BTreeMap<String, String> {
+    let mut documents = BTreeMap::from([(BACKUP_NOTE.to_owned(), stored_object(backup, status))]);
+    let workload = backup.annotations().get(annotations::WORKLOAD);
+    documents.extend(workload.map(|workload| (annotations::WORKLOAD.to_owned(), workload.clone())));
+    documents
+}
+
+/// The files that show them.
+pub(super) fn files(documents: &BTreeMap<String, String>) -> Vec<(&'static str, &'static str)> {
+    let all = [("backup.json", BACKUP_NOTE), ("workload.json", annotations::WORKLOAD)];
+    all.into_iter().filter(|(_, note)| documents.contains_key(*note)).collect()
+}
 
 /// The Backup object as it is stored beside the data: what another cluster needs to know it again. The workload's
 /// manifest is stored on its own.
@@ -298,7 +311,7 @@ fn reporter(main: &Container, settings: &Settings) -> Container {
 }
 
 /// A container of the mover's own image.
-fn mover(name: &str, command: Vec<String>, settings: &Settings) -> Container {
+pub(super) fn mover(name: &str, command: Vec<String>, settings: &Settings) -> Container {
     let mut container = worker_pod::container(name, &settings.mover_image, command, settings);
     worker_pod::zero_limits(&mut container, settings);
     container

@@ -9,6 +9,8 @@ mod parts;
 mod policy;
 pub mod record;
 mod schedule;
+#[cfg(test)]
+mod shipped_tests;
 mod target;
 #[cfg(test)]
 mod tests;

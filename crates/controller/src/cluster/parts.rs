@@ -1,7 +1,7 @@
 //! The components and shardings of a cluster: what its own text says, corrected by the Components that KubeBlocks runs.
 
 use kbbackup_api::apps::{Cluster, ClusterComponent, Component};
-use kbbackup_api::names::labels;
+use kbbackup_api::names::{TRUE, annotations, labels};
 use kbbackup_api::v1alpha1::BackupPolicyTemplate;
 use kbbackup_core::pattern;
 use kube::ResourceExt as _;
@@ -22,12 +22,16 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// The first template that is for the part's definition.
+    /// The first template that is for the part's definition; one that gives way only where there is no other.
     pub(super) fn template<'a>(&self, templates: &[&'a BackupPolicyTemplate]) -> Option<&'a BackupPolicyTemplate> {
         let is_for = |template: &&&BackupPolicyTemplate| {
             template.spec.comp_defs.iter().any(|wanted| pattern::matches(wanted, &self.definition))
         };
-        templates.iter().find(is_for).copied()
+        let gives_way = |template: &&BackupPolicyTemplate| {
+            template.annotations().get(annotations::GIVES_WAY).is_some_and(|value| value == TRUE)
+        };
+        let all = || templates.iter().filter(is_for).copied();
+        all().find(|template| !gives_way(template)).or_else(|| all().next())
     }
 }
 

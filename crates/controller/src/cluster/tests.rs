@@ -272,6 +272,17 @@ fn behaviour_3_6_what_runs_resolves_what_the_cluster_says() {
 }
 
 #[test]
+fn a_template_that_gives_way_counts_only_where_there_is_no_other() {
+    let addon = template();
+    let mut ours = template();
+    ours.metadata.name = Some("kbb-mysql".into());
+    ours.metadata.annotations = Some([(annotations::GIVES_WAY.to_owned(), "true".to_owned())].into());
+    let chosen = |templates: &[&BackupPolicyTemplate]| component(1).template(templates).unwrap().metadata.name.clone();
+    assert_eq!(chosen(&[&ours, &addon]).as_deref(), Some("mysql-bpt"));
+    assert_eq!(chosen(&[&ours]).as_deref(), Some("kbb-mysql"));
+}
+
+#[test]
 fn behaviour_4_15_which_backups_go_with_their_cluster() {
     let backup = |name: &str, labels: Value, phase: &str, policy: &str| -> Backup {
         from(json!({ "metadata": {"name": name, "namespace": "demo", "labels": labels}, "status": {"phase": phase},

@@ -17,7 +17,7 @@ pub(super) fn matched(spec: &BackupPolicyTemplateSpec, definitions: &[String]) -
 }
 
 /// Every problem, each ended by `;`.
-pub(super) fn check(spec: &BackupPolicyTemplateSpec, sets: &[&ActionSet]) -> (Availability, Option<String>) {
+pub(crate) fn check(spec: &BackupPolicyTemplateSpec, sets: &[&ActionSet]) -> (Availability, Option<String>) {
     let mut problems = Vec::new();
     let set_of = |method: &str| {
         let method = spec.backup_methods.iter().find(|candidate| candidate.name == method)?;

@@ -4,6 +4,9 @@
 
 mod decide;
 
+#[cfg(test)]
+pub(crate) use self::decide::check;
+
 use std::sync::Arc;
 
 use futures::future::FutureExt as _;

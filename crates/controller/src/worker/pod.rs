@@ -149,12 +149,21 @@ pub fn mount(name: &str, path: &str) -> VolumeMount {
     VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
 }
 
-/// Shows annotations of the pod as files: pairs of a file name and the annotation it shows. Nothing for no pair.
+/// Shows annotations of the pod as files to its main containers. Nothing for no pair.
 pub fn downward_files(pod: &mut PodSpec, files: &[(&str, &str)]) {
-    const VOLUME: &str = "downward-volume";
     if files.is_empty() {
         return;
     }
+    let (volume, mount) = downward_volume(files);
+    pod.volumes.get_or_insert_default().push(volume);
+    for container in &mut pod.containers {
+        container.volume_mounts.get_or_insert_default().push(mount.clone());
+    }
+}
+
+/// Annotations of the pod as files: pairs of a file name and the annotation it shows.
+pub fn downward_volume(files: &[(&str, &str)]) -> (Volume, VolumeMount) {
+    const VOLUME: &str = "downward-volume";
     let item = |(path, annotation): &(&str, &str)| DownwardAPIVolumeFile {
         path: (*path).to_owned(),
         field_ref: Some(ObjectFieldSelector {
@@ -165,10 +174,7 @@ pub fn downward_files(pod: &mut PodSpec, files: &[(&str, &str)]) {
     };
     let source = DownwardAPIVolumeSource { items: Some(files.iter().map(item).collect()), default_mode: None };
     let volume = Volume { name: VOLUME.to_owned(), downward_api: Some(source), ..Volume::default() };
-    pod.volumes.get_or_insert_default().push(volume);
-    for container in &mut pod.containers {
-        container.volume_mounts.get_or_insert_default().push(mount(VOLUME, DOWNWARD_DIR));
-    }
+    (volume, mount(VOLUME, DOWNWARD_DIR))
 }
 
 /// A place for temporary files; the mover's image has none.

@@ -40,11 +40,13 @@ impl Import {
     /// # Errors
     /// Why it cannot come back, in words.
     pub(crate) fn backup(&self, found: &Found) -> Result<Backup, String> {
-        if found.unfinished {
-            return Err("it has no seal: it was never finished, or it is a log".to_owned());
-        }
         if found.locked {
             return Err("it is encrypted; give its key with --passphrase-secret".to_owned());
+        }
+        if found.unfinished {
+            return Err(
+                "it has no seal: it was never finished, or it is a log that has not told yet what it is".to_owned()
+            );
         }
         let Some(stored) = &found.object else {
             let why = found.trouble.clone().unwrap_or_else(|| "nothing but its seal tells what it is".to_owned());
@@ -55,6 +57,9 @@ impl Import {
         let (name, home) = (backup.name_any(), backup.namespace().unwrap_or_default());
         if name.is_empty() || home.is_empty() {
             return Err("its object has no name or no namespace".to_owned());
+        }
+        if follow::is_continuous(&backup) && recovery_range(&backup).is_none() {
+            return Err("it is a log that does not reach any time yet".to_owned());
         }
         let mut spec = backup.spec.clone();
         spec.deletion_policy = self.deletion_policy;
@@ -115,6 +120,12 @@ impl Import {
         }
         Ok(status)
     }
+}
+
+/// From when to when a log reaches.
+fn recovery_range(backup: &Backup) -> Option<(Timestamp, Timestamp)> {
+    let range = backup.status.as_ref()?.time_range.as_ref()?;
+    Some((range.start.as_ref()?.0, range.end.as_ref()?.0))
 }
 
 /// Parents before their children; what has no parent here keeps its order.

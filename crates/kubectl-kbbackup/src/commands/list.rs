@@ -9,7 +9,7 @@ use kbbackup_api::{
 use kube::{ResourceExt, api::ListParams};
 
 use crate::{
-    app::{App, each_page, get},
+    app::{App, PAGE, each_page, get},
     args::{OutputArgs, SelectArgs, retention, words},
     error::{CliError, Result},
     exit::Exit,
@@ -71,7 +71,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
     let add = |page: Vec<Backup>| {
         rows.extend(page.iter().filter(|one| filter.keeps(one)).map(|one| Row::of(one, namespaces, wide, filter.now)));
     };
-    visit(app, args, add).await?;
+    visit(ui, app, args, add).await?;
     if rows.is_empty() {
         let place = if namespaces { "the cluster".to_owned() } else { format!("namespace {}", app.namespace) };
         ui.say(&format!("no such backups in {place}"));
@@ -84,7 +84,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
 /// Programs get the objects themselves, in the same order.
 async fn objects(ui: &Ui, app: &App, args: &ListArgs, filter: &Filter) -> Result<Exit> {
     let mut backups = Vec::new();
-    visit(app, args, |page| backups.extend(page.into_iter().filter(|one| filter.keeps(one)))).await?;
+    visit(ui, app, args, |page| backups.extend(page.into_iter().filter(|one| filter.keeps(one)))).await?;
     backups.sort_by_key(order);
     let (format, managed) = (args.output.format(), args.output.show_managed_fields);
     ui.result(&object::render(&backups, args.names.len() == 1, format, managed)?);
@@ -97,7 +97,7 @@ fn order(backup: &Backup) -> (std::cmp::Reverse<Option<Timestamp>>, String) {
 }
 
 /// The named backups, or all of them page by page: of thousands only their lines are kept.
-async fn visit(app: &App, args: &ListArgs, mut visit: impl FnMut(Vec<Backup>)) -> Result<()> {
+async fn visit(ui: &Ui, app: &App, args: &ListArgs, mut visit: impl FnMut(Vec<Backup>)) -> Result<()> {
     if !args.names.is_empty() {
         visit(named(app, &args.names).await?);
         return Ok(());
@@ -109,7 +109,16 @@ async fn visit(app: &App, args: &ListArgs, mut visit: impl FnMut(Vec<Backup>)) -
     if !selectors.is_empty() {
         params = params.labels(&selectors.join(","));
     }
-    each_page(&app.scoped::<Backup>(args.select.all_namespaces), params, "backups", visit).await
+    let mut read = 0;
+    let told = |page: Vec<Backup>| {
+        read += page.len();
+        // The newest comes first, so nothing can be shown before everything is read.
+        if page.len() == PAGE as usize {
+            ui.progress_if_live(&format!("{read} backups so far"));
+        }
+        visit(page);
+    };
+    each_page(&app.scoped::<Backup>(args.select.all_namespaces), params, "backups", told).await
 }
 
 async fn named(app: &App, names: &[String]) -> Result<Vec<Backup>> {

@@ -71,10 +71,11 @@ fn label(manifest: &mut Manifest, part: &str) {
     labels[labels::PART] = json!(part);
 }
 
-/// Providers and action sets: custom objects, so they follow the definitions.
+/// Providers, action sets and the templates that name these: custom objects, so they follow the definitions.
 pub(crate) fn catalogue() -> Result<Vec<Manifest>> {
     let mut manifests = all(embedded::PROVIDERS)?;
     manifests.extend(all(embedded::ACTION_SETS)?);
+    manifests.extend(all(embedded::POLICY_TEMPLATES)?);
     Ok(manifests)
 }
 
@@ -157,8 +158,32 @@ mod tests {
     fn all_eight_definitions_and_the_providers_are_embedded() {
         assert_eq!(crds().unwrap().len(), 8);
         let names: Vec<String> = catalogue().unwrap().iter().map(Manifest::short).collect();
-        for name in ["storageprovider/s3-compatible", "storageprovider/s3", "actionset/pg-basebackup"] {
+        for name in [
+            "storageprovider/s3-compatible",
+            "storageprovider/s3",
+            "actionset/pg-basebackup",
+            "backuppolicytemplate/kbb-postgres",
+        ] {
             assert!(names.iter().any(|known| known == name), "{name} is missing in {names:?}");
+        }
+    }
+
+    /// `policy create` and the templates for KubeBlocks' clusters speak of the same methods.
+    #[test]
+    fn a_plain_workload_s_methods_are_those_of_the_template() {
+        let templates = all(embedded::POLICY_TEMPLATES).unwrap();
+        for engine in crate::detect::ENGINES {
+            let is_its = |manifest: &&Manifest| manifest.value()["metadata"]["labels"][labels::ENGINE] == engine.name;
+            let Some(template) = templates.iter().find(is_its) else { continue };
+            let methods = template.value()["spec"]["backupMethods"].as_array().unwrap();
+            for method in engine.methods {
+                let same = |other: &&Value| other["actionSetName"] == method.action_set;
+                let other =
+                    methods.iter().find(same).unwrap_or_else(|| panic!("{}: no {}", engine.name, method.action_set));
+                assert_eq!(other["compatibleMethod"].as_str(), method.full, "{}", method.action_set);
+                // MySQL's clone is one of two ways there, and the only one here: it needs no other image.
+                assert!(other["name"] == method.name || other["name"] == "clone", "{}", method.action_set);
+            }
         }
     }
 

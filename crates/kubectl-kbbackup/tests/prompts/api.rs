@@ -52,6 +52,11 @@ impl Api {
         self.state.lock().unwrap().objects.insert(path, object);
     }
 
+    /// The object at a path.
+    pub(crate) fn object(&self, path: &str) -> Value {
+        self.state.lock().unwrap().objects[path].clone()
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -160,6 +165,33 @@ impl State {
                 if !self.idle {
                     finish(&mut object);
                 }
+                self.objects.insert(path.clone(), object.clone());
+                (200, object)
+            }
+            ("PUT", Some(present)) => {
+                let object = request.body.clone();
+                let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+                let failure = |code: u16, reason: &str, message: &str| {
+                    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason,
+                        "code": code, "message": message});
+                    (code, status)
+                };
+                if version(&object) != version(present) {
+                    return failure(
+                        409,
+                        "Conflict",
+                        "the object has been modified; please apply your changes to the latest version",
+                    );
+                }
+                // As a rule of the schema would.
+                if object["spec"]["backoffLimit"].as_i64().is_some_and(|limit| limit > 10) {
+                    return failure(
+                        422,
+                        "Invalid",
+                        "spec.backoffLimit: Invalid value: should be less than or equal to 10",
+                    );
+                }
+                self.written.push(object.clone());
                 self.objects.insert(path.clone(), object.clone());
                 (200, object)
             }

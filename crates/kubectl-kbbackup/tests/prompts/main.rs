@@ -6,6 +6,7 @@
 mod api;
 mod backup;
 mod delete;
+mod edit;
 mod repo;
 mod restore;
 mod schedule;

@@ -1,12 +1,12 @@
 //! `catalogue`: which backups lie in a repository, by what they left there themselves.
 //!
-//! A backup is known by the copy of its object, by its seal, or by both. The listing is read once, and of it only the
-//! places of these two are kept; nothing of a backup's data is read.
+//! A backup is known by the copy of its object, by its seal, or by both; a continuous one by the copies that its archivers keep
+//! up to date. The listing is read once, and of it only the places of these are kept; nothing of a backup's data is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read};
 
-use kbbackup_core::catalogue::{Found, Line, SealFound, shorten};
+use kbbackup_core::catalogue::{Found, Line, SealFound, shorten, together};
 use kbbackup_core::layout::{self, BACKUP_OBJECT, ENCRYPTED_SUFFIX, HIDDEN};
 use serde_json::Value;
 
@@ -63,6 +63,8 @@ struct Places {
     sealed: BTreeSet<String>,
     /// Directories that hold files of ours.
     ours: BTreeSet<String>,
+    /// What archivers keep: the newest copy of each, by its directory.
+    archivers: BTreeMap<String, Entry>,
 }
 
 impl Places {
@@ -71,6 +73,12 @@ impl Places {
         if let Some((dir, rest)) = key.split_once(&format!("/{HIDDEN}/")) {
             if rest == "seal.json" {
                 self.sealed.insert(dir.to_owned());
+            } else if layout::is_archiver_object(rest) {
+                // Encryption may have been switched on or off meanwhile: then there are two.
+                let known = self.archivers.entry(split(key).0.to_owned()).or_insert_with(|| entry.clone());
+                if known.modified < entry.modified {
+                    *known = entry.clone();
+                }
             }
             self.ours.insert(dir.to_owned());
         } else if split(key).1.trim_end_matches(ENCRYPTED_SUFFIX) == BACKUP_OBJECT {
@@ -89,6 +97,13 @@ impl Places {
             }
         }
         backups
+    }
+
+    /// The copies that the archivers of a backup keep.
+    fn kept(&self, dir: &str) -> Vec<&str> {
+        let hidden = format!("{dir}/{HIDDEN}/");
+        let its = self.archivers.range(hidden.clone()..).take_while(|(place, _)| place.starts_with(&hidden));
+        its.map(|(_, entry)| entry.key.as_str()).collect()
     }
 
     /// The backup that a copy belongs to: the nearest directory above that is one of ours, else the copy's own.
@@ -115,8 +130,17 @@ async fn tell(repo: &Repo, dir: &str, object: Option<&str>, brief: bool, places:
             Err(error) => found.trouble = Some(error.to_string()),
         }
     }
-    let Some(key) = object else { return Ok(found) };
-    match read(repo, key).await? {
+    let document = match (object, places.kept(dir)) {
+        (Some(key), _) => read(repo, key).await?,
+        (None, kept) if kept.is_empty() => return Ok(found),
+        (None, kept) => {
+            let document = read_all(repo, &kept).await?;
+            // It never gets a seal: it may go on.
+            found.unfinished &= !matches!(document, Document::Read(_));
+            document
+        }
+    };
+    match document {
         Document::Read(value) => {
             // The copy of a backup that several targets share lies deeper than the backup.
             if let Some(path) = value.pointer("/status/path").and_then(Value::as_str).filter(|path| above(path, dir)) {
@@ -148,8 +172,20 @@ fn seal_found(sealed: Sealed) -> SealFound {
     }
 }
 
+/// What all archivers of a backup say; the first that cannot be read counts for all.
+async fn read_all(repo: &Repo, keys: &[&str]) -> Result<Document> {
+    let mut copies = Vec::with_capacity(keys.len());
+    for key in keys {
+        match read(repo, key).await? {
+            Document::Read(value) => copies.push(value),
+            other => return Ok(other),
+        }
+    }
+    Ok(together(copies).map_or_else(|| Document::Wrong("nothing is there".to_owned()), Document::Read))
+}
+
 /// A small JSON file of a backup.
-enum Document {
+pub(super) enum Document {
     Read(Value),
     /// Encrypted, and not by our key.
     Locked,
@@ -164,7 +200,9 @@ async fn workload(repo: &Repo, backup: &str) -> Result<Document> {
     }
 }
 
-async fn read(repo: &Repo, key: &str) -> Result<Document> {
+/// # Errors
+/// When the store does not answer.
+pub(super) async fn read(repo: &Repo, key: &str) -> Result<Document> {
     let bytes = match repo.store.get(key, LIMIT).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(Document::Wrong(format!("/{key} is gone"))),
@@ -227,6 +265,23 @@ mod tests {
         let backups = places.backups();
         assert_eq!(backups.keys().collect::<Vec<_>>(), ["demo/pg/half", "demo/pg/theirs"]);
         assert!(places.ours.contains("demo/pg/half") && !places.sealed.contains("demo/pg/half"));
+    }
+
+    #[test]
+    fn archivers_copies_belong_to_their_backup_and_the_newest_counts() {
+        let mut places = places(&[
+            "demo/pg/log/.kbbackup/archivers/dp-backup-0/kubeblocks-backup.json",
+            "demo/pg/log/.kbbackup/archivers/dp-backup-1/kubeblocks-backup.json.enc",
+            "demo/pg/log/.kbbackup/fragments/kubeblocks-backup.json",
+            "demo/pg/log2/.kbbackup/archivers/dp-backup-0/kubeblocks-backup.json",
+        ]);
+        let first = "demo/pg/log/.kbbackup/archivers/dp-backup-0/kubeblocks-backup.json";
+        let second = "demo/pg/log/.kbbackup/archivers/dp-backup-1/kubeblocks-backup.json";
+        assert_eq!(places.kept("demo/pg/log"), [first, &format!("{second}.enc")]);
+        assert_eq!(places.kept("demo/pg"), [""; 0]);
+        let modified = jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(1);
+        places.note(&Entry { key: second.to_owned(), dir: false, size: 1, modified, etag: None });
+        assert_eq!(places.kept("demo/pg/log"), [first, second]);
     }
 
     #[test]

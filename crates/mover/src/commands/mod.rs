@@ -10,6 +10,7 @@ pub(crate) mod once;
 mod postgres;
 mod pull;
 pub(crate) mod push;
+mod record;
 pub(crate) mod remove;
 mod report;
 mod seal;
@@ -89,6 +90,13 @@ const COMMANDS: &[Command] = &[
     command!("check", "[PREFIX]", "check that the repository can be used", check::FLAGS, check::run),
     command!("catalogue", "[PREFIX]", "tell which backups lie in the repository", catalogue::FLAGS, catalogue::run),
     command!("report", "", "side-car: report the script's result when the pod ends", report::FLAGS, report::run),
+    command!(
+        "record",
+        "",
+        "side-car: keep the Backup object of an archiver in the repository",
+        record::FLAGS,
+        record::run
+    ),
     command!("seal", "", "close a backup with its manifest and seal", seal::FLAGS, seal::run),
     command!("verify", "PATH", "compare a sealed backup with its manifest", verify::FLAGS, verify::run),
     command!("delete-backup", "PATH", "remove a backup and the empty directories above it", &[], delete_backup::run),

@@ -75,7 +75,10 @@ async fn upload(context: &Context, report: &mut Report) -> Result<()> {
 }
 
 /// The script's result.
-fn read(path: &Path) -> Result<Map<String, Value>> {
+///
+/// # Errors
+/// When there is none, or it is no JSON object.
+pub(super) fn read(path: &Path) -> Result<Map<String, Value>> {
     let died = path.with_file_name(format!("{}.exit", path.file_name().unwrap_or_default().to_string_lossy()));
     if died.exists() {
         return Err(Error::other(format!("the script failed: it left {}", died.display())));

@@ -35,6 +35,7 @@ mod snapshot_pitr;
 mod snapshots;
 mod sweep;
 mod tls;
+mod upgrade;
 mod volumes;
 mod walk;
 

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use kbbackup_e2e::{LIMIT, ended, phase};
+use kbbackup_e2e::{LIMIT, S3_KEYS, drop_s3_repo, ended, phase, s3_repo};
 use kbbackup_testing::fixtures::{self, list};
 use kbbackup_testing::ledger::{Entry, Ledger};
 use kbbackup_testing::lsn::Lsn;
@@ -103,7 +103,7 @@ fn schedule() -> Value {
 }
 
 impl Source {
-    fn create(space: &TempNamespace, major: u32) -> Self {
+    fn create(space: &TempNamespace, major: u32, repo: Option<&str>) -> Self {
         let image = format!("kbbackup.test/postgres:{major}");
         let postgres = Postgres::create_of(&space.kubectl, &image, "pg", "2Gi").unwrap();
         let incremental = major >= 17;
@@ -122,7 +122,8 @@ impl Source {
         if incremental {
             methods.push(method("incremental", "kbb-postgres-incremental", DATA, Some("full")));
         }
-        let policy = policy("pg", &labels, "postgres", "postgres", &methods);
+        let mut policy = policy("pg", &labels, "postgres", "postgres", &methods);
+        policy["spec"]["backupRepoName"] = json!(repo);
         space.kubectl.apply(&list(&[policy, schedule()]).to_string()).unwrap();
         let log = (0..240).find_map(|_| {
             std::thread::sleep(Duration::from_millis(250));
@@ -192,7 +193,7 @@ fn prove(
 fn comes_back_at_any_moment(major: u32) {
     let (cluster, space) = begin(&format!("pitr-{major}")).unwrap();
     let mut random = Random::new();
-    let source = Source::create(&space, major);
+    let source = Source::create(&space, major, None);
     let ledger = Arc::new(Ledger::start(&space.kubectl, &source.postgres.pod()).unwrap());
     let samples = Samples::start(ledger.clone());
     let load = source.postgres.load(2, 50, Duration::from_secs(600)).unwrap();
@@ -277,11 +278,64 @@ fn postgres_18_comes_back_at_any_moment_of_its_log_by_increments_too_pitr() {
 #[test]
 fn a_continuous_backup_that_is_deleted_takes_its_slot_along_pitr() {
     let (_cluster, space) = begin("pitr-slot").unwrap();
-    let source = Source::create(&space, 15);
+    let source = Source::create(&space, 15, None);
     let slots =
         || source.postgres.sql("select count(*) from pg_replication_slots where slot_name like 'kbb%'").unwrap();
     assert_eq!(slots(), "1");
     space.kubectl.run(&["delete", "backupschedule", "pg", "--timeout=60s"]).unwrap();
     space.kubectl.run(&["delete", "backup", &source.log, "--timeout=180s"]).unwrap();
     assert_eq!(slots(), "0");
+}
+
+/// Bases and log with their objects, and the database, are lost; what lies in the bucket brings them back, and the database to a
+/// moment of its log.
+#[test]
+fn a_log_is_imported_from_the_bucket_alone_and_replayed_pitr() {
+    let (cluster, space) = begin("pitr-lost").unwrap();
+    let (lost, found) = (format!("repo-{}", space.name), format!("again-{}", space.name));
+    s3_repo(&cluster, &lost, "versitygw", &space.name, S3_KEYS).unwrap();
+    let source = Source::create(&space, 15, Some(&lost));
+    let ledger = Arc::new(Ledger::start(&space.kubectl, &source.postgres.pod()).unwrap());
+    let samples = Samples::start(ledger.clone());
+    ledger.wait_for(20).unwrap();
+    let first = take(&space, "full", "full");
+    ledger.wait_for(ledger.len() + 50).unwrap();
+    let moment = Timestamp::from_second(Timestamp::now().as_second().max(first.as_second()) + 1).unwrap();
+    while Timestamp::now() <= moment {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    ledger.wait_for(ledger.len() + 50).unwrap();
+    space.kubectl.wait_for("backup", &source.log, LIMIT, |object| end(object).is_some_and(|end| end > moment)).unwrap();
+    let samples = samples.end();
+    let acknowledged = Arc::try_unwrap(ledger).ok().expect("nobody else has it").stop().unwrap();
+    for backup in ["full", &source.log] {
+        let kept = json!({"spec": {"deletionPolicy": "Retain"}}).to_string();
+        space.kubectl.run(&["patch", "backup", backup, "--type=merge", "-p", &kept]).unwrap();
+    }
+    cluster.run(&["delete", "namespace", &space.name, "--timeout=180s"]).unwrap();
+    drop_s3_repo(&cluster, &lost);
+
+    s3_repo(&cluster, &found, "versitygw", &space.name, S3_KEYS).unwrap();
+    cluster.wait_for("backuprepo", &found, LIMIT, |repo| phase(repo) == "Ready").unwrap();
+    let done = cluster.run(&["kbbackup", "repo", "import", &found, "--create-namespaces"]).unwrap();
+    assert_eq!(done.lines().count(), 2, "the full backup and the log: {done}");
+    let log = space.kubectl.get(&["backup", &source.log]).unwrap();
+    assert_eq!(phase(&log), "Completed");
+    assert!(end(&log).unwrap() > moment, "{}", log["status"]);
+    // Passwords are not in a bucket.
+    let objects = fixtures::postgres_of(&source.image, "pg", "2Gi");
+    let secret = objects["items"].as_array().unwrap().iter().find(|object| object["kind"] == "Secret").unwrap();
+    space.kubectl.apply(&secret.to_string()).unwrap();
+    let to = moment.to_string();
+    let restore = ["kbbackup", "restore", "pg-copy", "--source", "statefulset/pg", "--to-time", &to, "--wait"];
+    space.kubectl.run(&[&restore[..], &["--timeout", "5m"]].concat()).unwrap();
+    let copy = Postgres::existing(&space.kubectl, "pg-copy");
+    copy.wait_ready().unwrap();
+    let rows = copy.ledger_rows().unwrap();
+    let prefix: Vec<u64> = acknowledged.iter().take(rows.len()).map(|entry| entry.id).collect();
+    assert!(rows.keys().copied().take(prefix.len()).eq(prefix) && rows.values().all(|intact| *intact));
+    let wanted = rows_at(&samples, moment);
+    assert!(wanted.contains(&rows.len()), "{} rows at {moment} and not {wanted:?}", rows.len());
+    drop(space);
+    drop_s3_repo(&cluster, &found);
 }

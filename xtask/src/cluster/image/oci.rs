@@ -22,6 +22,8 @@ pub(crate) struct Config {
     pub workdir: String,
     /// What ends a container; empty means TERM.
     pub stop_signal: String,
+    /// What the image says of itself.
+    pub labels: Vec<(&'static str, String)>,
 }
 
 impl Config {
@@ -36,6 +38,10 @@ impl Config {
             if !text.is_empty() {
                 config.insert(name.to_owned(), json!(text));
             }
+        }
+        if !self.labels.is_empty() {
+            let labels = self.labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value)));
+            config.insert("Labels".to_owned(), Value::Object(labels.collect()));
         }
         Value::Object(config)
     }
@@ -71,7 +77,7 @@ pub(super) fn write(name: &str, layer: &Path, config: &Config, archive: &Path) -
     let config = json!({
         "architecture": architecture(), "os": "linux", "config": config.to_json(),
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff_id}")]},
-        "history": [{"created_by": "cargo xtask cluster"}],
+        "history": [{"created_by": "cargo xtask"}],
     })
     .to_string();
     let manifest = json!({

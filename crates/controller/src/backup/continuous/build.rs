@@ -18,6 +18,7 @@ use kbbackup_core::{archive, names};
 use kube::{Resource as _, ResourceExt as _};
 use md5::{Digest as _, Md5};
 
+use super::record;
 use crate::backup::build::{Site, Work, worker_labels};
 use crate::backup::plan;
 use crate::settings::Settings;
@@ -76,7 +77,7 @@ pub fn stateful_set(
     labels.insert(labels::MANAGED_BY.to_owned(), labels::MANAGED_BY_DATAPROTECTION.to_owned());
     let selector = found.and_then(|found| found.spec.as_ref()?.selector.match_labels.clone()).unwrap_or(labels.clone());
     labels.extend(selector.clone());
-    let spec = StatefulSetSpec {
+    let mut spec = StatefulSetSpec {
         replicas: Some(1),
         selector: LabelSelector { match_labels: Some(selector), match_expressions: None },
         // With the default a pod that cannot start, on a node that is gone, would wait for ever for its own success.
@@ -90,6 +91,8 @@ pub fn stateful_set(
         ..StatefulSetSpec::default()
     };
     let digest = digest(&spec);
+    let metadata = spec.template.metadata.get_or_insert_default();
+    metadata.annotations = Some(record::documents(site));
     Ok(StatefulSet {
         metadata: ObjectMeta {
             name: Some(name),

@@ -32,6 +32,7 @@ mod before;
 pub mod build;
 pub mod decide;
 pub mod observe;
+pub mod record;
 #[cfg(test)]
 mod tests;
 

@@ -28,8 +28,9 @@ use crate::{
 /// List the backups that really lie in a repository, and whether the cluster knows them
 ///
 /// known: there is a Backup object. orphan: the data lies there and no object does. missing: there is an object, and its
-/// data does not lie there. unfinished: data without a seal, of a backup that never came to its end or of a log. The
-/// operator has the mover read the repository; no credentials leave the cluster. Volume snapshots leave no entry.
+/// data does not lie there. unfinished: data without a seal, of a backup that never came to its end or of a log that has
+/// not told yet what it is. The operator has the mover read the repository; no credentials leave the cluster. Volume
+/// snapshots do not lie in a repository.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "Examples:
   kubectl kbbackup repo contents s3-main
@@ -146,7 +147,8 @@ fn compare(found: &[Found], backups: &[Backup], prefix: &str) -> Vec<Item> {
         let object = known.remove(&(item.namespace.clone(), item.name.clone()));
         item.state = Some(match object {
             Some(_) => State::Known,
-            None if one.unfinished => State::Unfinished,
+            // Under a key that is not ours may be a log, which has no seal.
+            None if one.unfinished && !one.locked => State::Unfinished,
             None => State::Orphan,
         });
         items.push(item);
@@ -164,7 +166,9 @@ fn key(backup: &Backup) -> (String, String) {
 fn leaves_entry(backup: &Backup) -> bool {
     let Some(status) = &backup.status else { return false };
     let snapshots = status.backup_method.as_ref().is_some_and(|method| method.snapshot_volumes());
-    status.phase == Some(BackupPhase::Completed) && !snapshots && !follow::is_continuous(backup)
+    // A log that has reached nothing yet may have stored nothing.
+    let is_over = status.phase == Some(BackupPhase::Completed);
+    is_over && !snapshots && (!follow::is_continuous(backup) || status.time_range.is_some())
 }
 
 fn missing(backup: &Backup) -> Item {

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret, SecretKeySelector};
 use kbbackup_api::{
     names::annotations,
+    recovery,
     v1alpha1::{Backup, BackupRepo, DeletionPolicy, EncryptionAlgorithm, EncryptionConfig},
 };
 use kbbackup_core::catalogue::Found;
@@ -42,7 +43,8 @@ use crate::{
 /// Objects and status are those that the backups stored themselves. What exists is left alone, parents come before
 /// their children, and the deletion policy becomes Retain unless told otherwise, so that two clusters that share a
 /// bucket cannot delete each other's data. The operator has the mover read the repository; no credentials leave the
-/// cluster. Volume snapshots and continuous backups leave nothing to import.
+/// cluster. A log comes back as far as its archiver has told, which it does every minute and at its end; its archiving
+/// does not go on here. Volume snapshots are not in a repository, so they leave nothing to import.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "Examples:
   kubectl kbbackup repo import s3-main --dry-run
@@ -186,6 +188,8 @@ struct Plan {
     refused: Vec<(String, String)>,
     /// Backups without one that they build on, as `namespace/name`, and the missing one.
     orphaned: Vec<(String, String)>,
+    /// Logs, as `namespace/name`, that nothing is left to be replayed on.
+    baseless: Vec<String>,
     /// How many come back without a seal.
     unsealed: usize,
     /// Secrets that restores will need.
@@ -234,12 +238,19 @@ fn decide(import: &Import, found: &[Found], sources: &[Source], existing: &[Back
         match known.get(&full(&backup)) {
             Some(known) if !half_imported(known, &backup) => plan.exist.push(full(&backup)),
             _ => {
-                plan.unsealed += usize::from(one.seal.is_none());
+                plan.unsealed += usize::from(one.seal.is_none() && !follow::is_continuous(&backup));
                 create.push(backup);
             }
         }
     }
     plan.create = parents_first(create);
+    let is_base = |other: &Backup| recovery::kind(other).is_some() && recovery::is_completed(other);
+    let logs = plan.create.iter().filter(|backup| follow::is_continuous(backup));
+    let has_base = |log: &Backup| {
+        let its = |other: &&Backup| other.namespace() == log.namespace() && recovery::same_database(log, other);
+        existing.iter().chain(&plan.create).filter(its).any(is_base)
+    };
+    plan.baseless = logs.filter(|log| !has_base(log)).map(full).collect();
     let all: BTreeSet<String> = existing.iter().chain(&plan.create).map(full).collect();
     for backup in &plan.create {
         for parent in follow::parents(backup) {
@@ -282,6 +293,11 @@ impl Plan {
         }
         for (backup, parent) in &self.orphaned {
             ui.warn(&format!("backup {backup} builds on {parent}, which is not there: it cannot be restored"));
+        }
+        for log in &self.baseless {
+            ui.warn(&format!(
+                "backup {log} is a log, and no backup that it could be replayed on is there; volume snapshots do not lie in a repository"
+            ));
         }
         if self.unsealed > 0 {
             let count = human::count(self.unsealed, "backup has no seal", "backups have no seals");
@@ -349,6 +365,7 @@ async fn bring_back(app: &App, backup: &Backup) -> Result<Backup> {
 
 #[cfg(test)]
 mod tests {
+    use kbbackup_api::names::labels;
     use kbbackup_core::catalogue::SealFound;
 
     use super::*;
@@ -401,5 +418,31 @@ mod tests {
         let base = decide(&import(), &[found("child", Some("base")), found("base", None)], &[], &[]);
         assert_eq!(names(&base.create), ["base", "child"]);
         assert!(base.orphaned.is_empty());
+    }
+
+    fn log(range: serde_json::Value) -> Found {
+        let mut found = found("log", None);
+        let object = found.object.as_mut().unwrap();
+        object["metadata"]["labels"][labels::BACKUP_TYPE] = json!("Continuous");
+        object["status"]["timeRange"] = range;
+        found
+    }
+
+    #[test]
+    fn a_log_comes_back_as_far_as_it_reaches_and_wants_a_base() {
+        let range = json!({"start": "2026-01-02T03:00:00Z", "end": "2026-01-02T04:00:00Z"});
+        let alone = decide(&import(), &[log(range.clone())], &[], &[]);
+        assert_eq!((names(&alone.create), alone.baseless), (vec!["log".to_owned()], vec!["demo/log".to_owned()]));
+        assert_eq!(alone.unsealed, 0, "nobody expects a seal of it");
+        let status = alone.create[0].status.clone().unwrap();
+        assert_eq!(status.completion_timestamp.unwrap().0.to_string(), "2026-01-02T04:00:00Z");
+        let mut base = found("base", None);
+        base.object.as_mut().unwrap()["metadata"]["labels"][labels::BACKUP_TYPE] = json!("Full");
+        let both = decide(&import(), &[log(range), base.clone()], &[], &[]);
+        assert_eq!((names(&both.create), both.baseless.len()), (vec!["base".to_owned(), "log".to_owned()], 0));
+        let known = import().backup(&base).unwrap();
+        let silent = decide(&import(), &[log(json!({"end": "2026-01-02T04:00:00Z"}))], &[], &[known]);
+        assert!(silent.create.is_empty());
+        assert!(silent.refused[0].1.contains("does not reach any time"), "{:?}", silent.refused);
     }
 }
