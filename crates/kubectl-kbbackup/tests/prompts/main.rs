@@ -6,6 +6,7 @@
 mod api;
 mod backup;
 mod delete;
+mod in_place;
 mod repo;
 mod restore;
 mod schedule;
