@@ -93,7 +93,9 @@ words! {
         ValidationPassed = "ValidationPassed",
         /// Stage 1: volumes are created and filled.
         PrepareData = "PrepareData",
-        /// Ours: the restored copy of the workload runs.
+        /// Ours: the claims of the running workload have the restored volumes, and the old ones are kept.
+        VolumesExchanged = "VolumesExchanged",
+        /// Ours: the restored workload runs.
         WorkloadReady = "WorkloadReady",
         /// Stage 2: actions against the started database.
         PostReady = "PostReady",

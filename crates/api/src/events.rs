@@ -35,6 +35,12 @@ words! {
         CreateRestorePvc = "CreateRestorePVC",
         /// A point-in-time restore leaves the base backup to its script.
         SkipBaseBackupRestoreInPitr = "SkipBaseBackupRestoreInPitr",
+        /// A restore in place stops the workload.
+        StoppingWorkload = "StoppingWorkload",
+        /// A restore in place has given a claim another volume, and kept the old one.
+        VolumeExchanged = "VolumeExchanged",
+        /// A restore in place starts the workload again.
+        StartingWorkload = "StartingWorkload",
         /// A restore met an obstacle and goes on trying.
         Warning = "Warning",
         /// A schedule could not be put into effect.

@@ -20,6 +20,7 @@ pub mod apps;
 pub mod conditions;
 pub mod errand;
 pub mod events;
+pub mod in_place;
 mod lenient;
 pub mod names;
 pub mod recovery;

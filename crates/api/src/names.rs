@@ -85,6 +85,8 @@ pub mod labels {
     pub const SCHEDULED_BY: &str = "kbbackup.io/scheduled-by";
     /// Ours, on the Job and pod of an errand: its id.
     pub const ERRAND: &str = "kbbackup.io/errand";
+    /// Ours, on the claims, volumes and snapshots of a restore in place: name of the restore.
+    pub const IN_PLACE: &str = "kbbackup.io/in-place";
     /// Ours, on objects made by `install`: which part of the installation they are, for example `operator`.
     pub const PART: &str = "kbbackup.io/part";
 }
@@ -189,6 +191,16 @@ pub mod annotations {
     pub const REPLICAS: &str = "kbbackup.io/replicas";
     /// Ours, on objects that a restore created: `<namespace>/<name>/<uid>` of the restore.
     pub const RESTORED_BY: &str = "kbbackup.io/restored-by";
+    /// Ours, on a restore: name of the StatefulSet that is taken back in place: its claims get the restored volumes.
+    pub const IN_PLACE: &str = "kbbackup.io/in-place";
+    /// Ours, on a restore in place: JSON of a [`Record`](crate::in_place::Record), which volumes are exchanged for which.
+    pub const IN_PLACE_RECORD: &str = "kbbackup.io/in-place-record";
+    /// Ours, on a restore in place that goes back: why it has failed, in words.
+    pub const IN_PLACE_FAILURE: &str = "kbbackup.io/in-place-failure";
+    /// Ours, on a restore in place: `false` takes no snapshots of the old volumes, which are kept all the same.
+    pub const SAFETY_SNAPSHOT: &str = "kbbackup.io/safety-snapshot";
+    /// Ours, on a persistent volume that a restore in place has kept: `<namespace>/<name>` of the claim that it was of.
+    pub const FORMER_CLAIM: &str = "kbbackup.io/former-claim";
     /// Ours, on a restore: JSON that its script reported, for example the position reached.
     pub const RESTORED: &str = "kbbackup.io/restored";
     /// Ours, on a restore: names of the backups that it reads, separated by commas: base and chain first, the backup itself

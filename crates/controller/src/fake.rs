@@ -28,6 +28,7 @@ pub(crate) struct Fake {
     writes: Arc<Mutex<Vec<String>>>,
     broken: Arc<Mutex<Option<String>>>,
     unserved: Arc<Mutex<Option<String>>>,
+    left: Arc<Mutex<Option<usize>>>,
 }
 
 impl Fake {
@@ -88,6 +89,22 @@ impl Fake {
         *self.broken.lock().unwrap() = Some(path.to_owned());
     }
 
+    /// Takes so many writes; after them every request fails, as if the caller had been killed. `None` takes all.
+    pub(crate) fn takes(&self, writes: Option<usize>) {
+        *self.left.lock().unwrap() = writes;
+    }
+
+    fn is_dead(&self, method: &Method) -> bool {
+        match &mut *self.left.lock().unwrap() {
+            Some(0) => true,
+            Some(left) if method != Method::GET => {
+                *left -= 1;
+                false
+            }
+            _ => false,
+        }
+    }
+
     /// From now on answers to requests for this short path as if its kind were not served.
     pub(crate) fn lacks(&self, path: &str) {
         *self.unserved.lock().unwrap() = Some(path.to_owned());
@@ -110,6 +127,7 @@ impl Fake {
         let path = short(head.uri.path());
         let broken = self.broken.lock().unwrap().clone();
         let is_broken = broken.is_some_and(|at| at == path || at.ends_with('/') && path.starts_with(&at));
+        let is_broken = is_broken || self.is_dead(&head.method);
         let is_unserved = self.unserved.lock().unwrap().as_ref() == Some(&path);
         let (status, answer) = match head.method {
             _ if is_unserved => refusal(StatusCode::NOT_FOUND, "NotFound", &path),

@@ -105,7 +105,12 @@ pub const RIGHTS: &[Right] = &[
         "volumes of repositories; volumes that a restore fills; claims that name a backup as their source",
     ),
     right("", "persistentvolumeclaims/status", STATUS, "whether a claim that names a backup is filled"),
-    right("", "persistentvolumes", &["get", "patch"], "a filled volume is handed to the claim that it was filled for"),
+    right(
+        "",
+        "persistentvolumes",
+        &["get", "patch"],
+        "a filled volume is handed to the claim that it was filled for; one that a restore in place replaces is kept",
+    ),
     right("", "nodes", &["get"], "the host name of the node that the scheduler chose for a claim"),
     right(
         "",
@@ -125,7 +130,13 @@ pub const RIGHTS: &[Right] = &[
         "apps",
         "statefulsets",
         &["get", "list", "watch", "create", "update", "patch", "delete"],
-        "recorded, restored, and awaited until they are ready; archivers of continuous backups",
+        "recorded, restored, awaited until they are ready, and scaled by restores in place; archivers of continuous backups",
+    ),
+    right(
+        "autoscaling",
+        "horizontalpodautoscalers",
+        &["list"],
+        "whether one would start a workload while a restore in place exchanges its volumes",
     ),
     right("rbac.authorization.k8s.io", "roles", &["get", "create"], "an archiver's right to its own report, no other"),
     right(

@@ -352,15 +352,20 @@ fn backups(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()
     drive(controller, ctx.settings.workers, backup::reconcile, ctx)
 }
 
-/// Restore: wakes on its Jobs and their Pods, on the workloads that restores have created, and on repositories.
+/// Restore: wakes on its Jobs and their Pods, on the workloads that restores have created, on the claims and snapshots of
+/// those in place, and on repositories.
 fn restores(ctx: &Arc<Context>, watches: &mut Watches) -> impl Future<Output = ()> + use<> {
     let store = ctx.stores.restores.clone();
     let waiting = store.clone();
     let restored = watcher::Config::default().labels(labels::RESTORED_FROM);
+    let exchanged = watcher::Config::default().labels(labels::IN_PLACE);
+    let claims = Api::<PersistentVolumeClaim>::all(ctx.client.clone());
     let controller = Controller::for_shared_stream(watches.restores.subscribe(), store)
         .watches_shared_stream(watches.jobs.subscribe(), |job| restore::of_worker(job.meta()))
         .watches_shared_stream(watches.pods.subscribe(), |pod| restore::of_worker(pod.meta()))
         .watches_shared_stream(watches.repos.subscribe(), move |repo| restore::waiting_for_repo(&waiting, &repo))
+        .watches_shared_stream(watches.volume_snapshots.subscribe(), |snapshot| restore::of_worker(snapshot.meta()))
+        .watches(claims, exchanged, |claim| restore::of_worker(claim.meta()))
         .watches(Api::<StatefulSet>::all(ctx.client.clone()), restored, |set| restore::of_worker(set.meta()));
     drive(controller, ctx.settings.workers, restore::reconcile, ctx)
 }

@@ -150,9 +150,9 @@ fn restore_line(restore: &Restore) -> String {
         .flatten()
         .collect();
     let conditions = restore.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    if let Some(condition) =
-        conditions.iter().find(|condition| condition.type_ == "WorkloadReady" && condition.status != "True")
-    {
+    if let Some(condition) = conditions.iter().find(|condition| {
+        ["VolumesExchanged", "WorkloadReady"].contains(&condition.type_.as_str()) && condition.status != "True"
+    }) {
         parts.push(if condition.message.is_empty() {
             "starting the workload".into()
         } else {

@@ -71,8 +71,26 @@ impl Bucket {
         self.curl(&format!("/{}", encode(key)))
     }
 
+    /// Puts other bytes in the place of an object: what a store should never do.
+    ///
+    /// # Errors
+    /// What curl said.
+    pub fn replace(&self, key: &str, bytes: &[u8]) -> Result<()> {
+        let file = std::env::temp_dir().join(format!("kbbackup-s3-{}", std::process::id()));
+        std::fs::write(&file, bytes).context("cannot write a temporary file")?;
+        let body = format!("@{}", file.display());
+        let done = self.curl_with(&["-X", "PUT", "--data-binary", &body], &format!("/{}", encode(key)));
+        drop(std::fs::remove_file(&file));
+        done.map(drop)
+    }
+
     fn curl(&self, rest: &str) -> Result<Vec<u8>> {
+        self.curl_with(&[], rest)
+    }
+
+    fn curl_with(&self, more: &[&str], rest: &str) -> Result<Vec<u8>> {
         let output = Command::new("curl")
+            .args(more)
             .args(["-sS", "--fail-with-body", "--max-time", "300", "-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"])
             .args(["--aws-sigv4", "aws:amz:us-east-1:s3", "-u"])
             .arg(&self.user)

@@ -78,7 +78,6 @@ pub const OUT_OF_REACH: &[Excuse] = &[
     excuse("rbac.authorization.k8s.io", "rolebindings", "get", "only when a binding of that name exists"),
     excuse("rbac.authorization.k8s.io", "rolebindings", "patch", "only when an archiver gets another account"),
     excuse("apps", "statefulsets", "update", "only when what an archiver is made from changes"),
-    excuse("apps", "statefulsets", "patch", "only when the pods of an archiver's target are gone"),
     excuse("", "serviceaccounts", "patch", "only where the administrator sets annotations for workers"),
     Excuse {
         account: EXEC_WORKER,

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kbbackup_api::in_place;
 use kbbackup_api::names::{annotations, labels};
 use kbbackup_api::v1alpha1::{Backup, JobActionSpec, Restore, RestoreVolumeClaim};
 use kbbackup_core::{contract, gotime, layout, names};
@@ -87,12 +88,18 @@ pub fn claim(restore: &Restore, claim: &Claim<'_>) -> PersistentVolumeClaim {
         set.insert("workloads.kubeblocks.io/instance".to_owned(), owner);
         set.entry(labels::POD_NAME.to_owned()).or_insert(pod);
     }
+    let mut notes = meta.annotations.clone();
+    if in_place::target(restore).is_some() {
+        // Only for a time: by the one it is found when it goes, by the other it is known as ours.
+        set.insert(labels::IN_PLACE.to_owned(), restore.name_any());
+        notes.insert(annotations::RESTORED_BY.to_owned(), super::mark(restore));
+    }
     PersistentVolumeClaim {
         metadata: ObjectMeta {
             name: Some(claim.name.clone()),
             namespace: restore.namespace(),
             labels: (!set.is_empty()).then_some(set),
-            annotations: (!meta.annotations.is_empty()).then(|| meta.annotations.clone()),
+            annotations: (!notes.is_empty()).then_some(notes),
             finalizers: (!meta.finalizers.is_empty()).then(|| meta.finalizers.clone()),
             ..ObjectMeta::default()
         },

@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
-use super::{SOON, apply, decide, observe};
+use super::{SOON, apply, decide, in_place, observe};
 use crate::context::Context;
 use crate::error::is_not_found;
 use crate::pool;
@@ -94,6 +94,14 @@ async fn wait_or_fail(
 }
 
 pub(super) async fn fail(ctx: &Context, restore: Restore, status: RestoreStatus, why: &str) -> Result<Action, Error> {
+    if in_place::goes_back(&restore) {
+        return Box::pin(in_place::go_back(ctx, restore, status, why)).await;
+    }
+    close(ctx, restore, status, why).await
+}
+
+/// Puts on record that a restore has failed.
+pub(super) async fn close(ctx: &Context, restore: Restore, status: RestoreStatus, why: &str) -> Result<Action, Error> {
     let notes = BTreeMap::from([(annotations::WAITING_FOR, None)]);
     let restore = apply::metadata(&ctx.client, restore, &BTreeMap::new(), &notes, false).await?;
     let ended = decide::ended(&restore, status, RestorePhase::Failed, ctx.now());
@@ -113,10 +121,13 @@ pub(super) async fn delete_jobs(ctx: &Context, restore: &Restore) -> Result<(), 
     Ok(())
 }
 
-/// Deletion: Jobs go; claims, data and workloads stay.
+/// Deletion: Jobs go; claims, data and workloads stay. One in place puts back what it has begun, or ends it.
 pub(super) async fn remove(ctx: &Context, restore: &Restore) -> Result<Action, Error> {
     if restore.finalizers().iter().all(|name| name != FINALIZER) {
         return Ok(Action::await_change());
+    }
+    if let Some(later) = Box::pin(in_place::leave(ctx, restore)).await? {
+        return Ok(later);
     }
     delete_jobs(ctx, restore).await?;
     match status::hold(&apply::api(&ctx.client, restore), restore, false).await {

@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use super::decide::Work;
 use super::observe::Repo;
 use super::sets::{self, Set};
-use super::{build, lineage, observe, tasks, volumes, workload};
+use super::{build, in_place, lineage, observe, tasks, volumes, workload};
 use crate::context::Context;
 use crate::worker::RepoAccess;
 use crate::worker::error::{Error, LONG, Refusal};
@@ -78,6 +78,9 @@ pub(super) async fn validate(
                 ))
                 .into());
             }
+        }
+        if let Some(name) = in_place::target(restore) {
+            Box::pin(in_place::check(ctx, restore, name, &sets)).await?;
         }
         let names: BTreeSet<String> = all_claims(restore);
         let existing = observe::existing_claims(ctx, &restore.namespace().unwrap_or_default(), &names).await?;

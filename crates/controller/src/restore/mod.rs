@@ -9,7 +9,7 @@ use std::time::Duration;
 use kbbackup_api::conditions::{RestoreCondition, RestoreReason};
 use kbbackup_api::events::EventReason;
 use kbbackup_api::names::{TRUE, annotations, labels};
-use kbbackup_api::v1alpha1::{Restore, RestorePhase};
+use kbbackup_api::v1alpha1::{Restore, RestorePhase, RestoreStatus};
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
@@ -31,6 +31,7 @@ pub mod decide;
 mod driver_tests;
 mod ending;
 mod ground;
+mod in_place;
 pub mod lineage;
 pub mod observe;
 pub mod sets;
@@ -189,6 +190,17 @@ async fn ask_for_access(ctx: &Context, restore: Restore, repo: &str) -> Result<R
 /// A running restore: the stages one after another, each skipped when there is nothing to do for it.
 async fn advance(ctx: &Context, restore: Restore) -> Result<Action, Error> {
     let mut status = restore.status.clone().unwrap_or_default();
+    // Once the volumes are filled, what they were filled from is not asked for again.
+    let (restore, turn) = match Box::pin(in_place::turn(ctx, restore.clone(), &mut status)).await {
+        Ok(turn) => turn,
+        Err(Error::Refused(refusal)) => {
+            return stuck(ctx, restore, status, &refusal, RestoreCondition::VolumesExchanged).await;
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(stage) = turn {
+        return conclude(ctx, restore, status, stage).await;
+    }
     let ground = async {
         let backup = observe::source(ctx, &restore).await?;
         let access = match observe::repo(ctx, &restore, &backup).await? {
@@ -212,14 +224,27 @@ async fn advance(ctx: &Context, restore: Restore) -> Result<Action, Error> {
         Err(error) => return Err(error),
     };
     match stages::run(ctx, &restore, &ground, &mut status).await {
-        Ok(Stage::Waiting(obstacle)) => {
+        Ok(stage) => conclude(ctx, restore, status, stage).await,
+        Err(Error::Refused(refusal)) => {
+            let stage = stages::current(&restore, &status);
+            stuck(ctx, restore, status, &refusal, stage).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts on record where a running restore stands.
+async fn conclude(ctx: &Context, restore: Restore, status: RestoreStatus, stage: Stage) -> Result<Action, Error> {
+    match stage {
+        Stage::Waiting(obstacle) => {
+            let unwatched = in_place::target(&restore).is_some();
             let notes = BTreeMap::from([(annotations::WAITING_FOR, obstacle)]);
             let restore = note(ctx, restore, notes).await?;
             apply::publish(&ctx.client, restore, &status).await?;
-            Ok(Action::requeue(SLOWLY))
+            Ok(Action::requeue(if unwatched { SOON } else { SLOWLY }))
         }
-        Ok(Stage::Failed(why)) => fail(ctx, restore, status, &why).await,
-        Ok(Stage::Done) => {
+        Stage::Failed(why) => fail(ctx, restore, status, &why).await,
+        Stage::Done => {
             let mut notes = BTreeMap::from([(annotations::WAITING_FOR, None)]);
             notes.extend(ending::reported(&status).map(|text| (annotations::RESTORED, Some(text))));
             let restore = apply::metadata(&ctx.client, restore, &BTreeMap::new(), &notes, false).await?;
@@ -234,10 +259,5 @@ async fn advance(ctx: &Context, restore: Restore) -> Result<Action, Error> {
             ctx.metrics.finished("Restore", RestorePhase::Completed.as_str(), "");
             Ok(Action::requeue(AT_ONCE))
         }
-        Err(Error::Refused(refusal)) => {
-            let stage = stages::current(&restore, &status);
-            stuck(ctx, restore, status, &refusal, stage).await
-        }
-        Err(error) => Err(error),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kbbackup_api::conditions::{self, RestoreCondition, RestoreReason};
 use kbbackup_api::names::annotations;
@@ -11,7 +12,7 @@ use kube::ResourceExt as _;
 use super::decide::{self, Next, Task, Work};
 use super::ground::Ground;
 use super::sets::{Set, SourcePod};
-use super::{apply, build, observe, tasks, volumes, workload};
+use super::{apply, build, in_place, observe, tasks, volumes};
 use crate::context::Context;
 use crate::worker::error::{Doing as _, Error, LONG, Refusal};
 use crate::worker::{account, apply as jobs};
@@ -47,12 +48,18 @@ pub(super) async fn run(
             }
         }
         concluded(Stage::Done, status, generation, RestoreCondition::PrepareData, ctx);
+        if in_place::target(restore).is_some() {
+            // That they are filled is on record before anything is exchanged.
+            return Ok(Stage::Waiting(None));
+        }
     }
     if let Some(copy) = &ground.copy
         && !is_true(status, RestoreCondition::WorkloadReady)
     {
         apply::workload(ctx, restore, copy).await?;
-        let stage = workload_ready(ctx, restore, copy).await?;
+        let set = &copy.stateful_set;
+        let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let stage = workload_ready(ctx, restore, &set.name_any(), wanted).await?;
         let done = matches!(stage, Stage::Done);
         let stage = concluded(stage, status, generation, RestoreCondition::WorkloadReady, ctx);
         if !done {
@@ -93,6 +100,9 @@ pub(super) fn current(restore: &Restore, status: &RestoreStatus) -> RestoreCondi
         () if build::has_claims(restore) && !is_true(status, RestoreCondition::PrepareData) => {
             RestoreCondition::PrepareData
         }
+        () if in_place::target(restore).is_some() && !is_true(status, RestoreCondition::WorkloadReady) => {
+            RestoreCondition::VolumesExchanged
+        }
         () if copies && !is_true(status, RestoreCondition::WorkloadReady) => RestoreCondition::WorkloadReady,
         () => RestoreCondition::PostReady,
     }
@@ -103,7 +113,7 @@ fn is_true(status: &RestoreStatus, condition: RestoreCondition) -> bool {
 }
 
 /// Records in the stage's condition how it stands.
-fn concluded(
+pub(super) fn concluded(
     stage: Stage,
     status: &mut RestoreStatus,
     generation: Option<i64>,
@@ -169,10 +179,18 @@ async fn start_jobs(ctx: &Context, restore: &Restore, ground: &Ground, tasks: &[
         };
         let job = match &task.work {
             Work::Prepare { replica, source, .. } => {
+                let place = match in_place::target(restore) {
+                    Some(name) => in_place::place(ctx, restore, name, *replica).await?,
+                    None => None,
+                };
                 apply::claims(ctx, restore, *replica).await?;
                 let action = recipe.and_then(|recipe| recipe.prepare_data.as_ref());
                 let action = action.ok_or_else(|| Refusal::fatal("the recipe has no prepareData any more"))?;
-                site()?.prepare(&task.job, action, *replica, source.as_deref())?
+                let mut job = site()?.prepare(&task.job, action, *replica, source.as_deref())?;
+                if let Some(place) = place {
+                    place.send(&mut job);
+                }
+                job
             }
             Work::PostReady { entry, pod, .. } => {
                 let action = recipe.and_then(|recipe| recipe.post_ready.get(*entry));
@@ -201,12 +219,15 @@ async fn start_jobs(ctx: &Context, restore: &Restore, ground: &Ground, tasks: &[
 }
 
 /// Whether every replica of the restored workload is ready.
-async fn workload_ready(ctx: &Context, restore: &Restore, copy: &workload::Copy) -> Result<Stage, Error> {
-    let name = copy.stateful_set.name_any();
-    let (found, obstacle) = observe::stateful_set(ctx, restore, &name).await?;
-    let wanted = copy.stateful_set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let ready =
-        found.as_ref().and_then(|set| set.status.as_ref()).and_then(|status| status.ready_replicas).unwrap_or(0);
+pub(super) async fn workload_ready(ctx: &Context, restore: &Restore, name: &str, wanted: i32) -> Result<Stage, Error> {
+    let (found, obstacle) = observe::stateful_set(ctx, restore, name).await?;
+    // What is said of a state before ours counts for nothing.
+    let seen = |set: &&StatefulSet| {
+        let seen = set.status.as_ref().and_then(|status| status.observed_generation);
+        seen.is_none_or(|seen| set.metadata.generation.is_none_or(|generation| seen >= generation))
+    };
+    let status = found.as_ref().filter(seen).and_then(|set| set.status.as_ref());
+    let ready = status.and_then(|status| status.ready_replicas).unwrap_or(0);
     if found.is_some() && ready >= wanted {
         return Ok(Stage::Done);
     }

@@ -9,10 +9,10 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use crate::catalogue::Entry;
 use crate::watch::Guarded;
 
-/// The restore that a Job, Pod or workload belongs to.
+/// The restore that a Job, Pod or workload belongs to, or a claim or snapshot of one in place.
 pub fn of_worker(meta: &ObjectMeta) -> Option<ObjectRef<Guarded<Restore>>> {
     let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
-    if let Some(name) = label(labels::RESTORE) {
+    if let Some(name) = label(labels::RESTORE).or_else(|| label(labels::IN_PLACE)) {
         let home = label(labels::RESTORE_NAMESPACE).or_else(|| meta.namespace.clone())?;
         return Some(ObjectRef::new(&name).within(&home));
     }

@@ -6,15 +6,16 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
-        core::v1::{EnvVar, PersistentVolumeClaimSpec, VolumeResourceRequirements},
+        core::v1::{EnvVar, PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements},
     },
     apimachinery::pkg::api::resource::Quantity,
 };
 use kbbackup_api::{
     names::annotations,
     v1alpha1::{
-        Backup, BackupRef, EmbeddedObjectMeta, PodSelectionStrategy, PrepareDataConfig, Restore, RestoreSpec,
-        RestoreVolumeClaim, RestoreVolumeClaimsTemplate, VolumeClaimRestorePolicy, VolumeConfig,
+        Backup, BackupRef, DataRestorePolicy, EmbeddedObjectMeta, PodSelectionStrategy, PrepareDataConfig,
+        RequiredPolicyForAllPodSelection, Restore, RestoreSpec, RestoreVolumeClaim, RestoreVolumeClaimsTemplate,
+        VolumeClaimRestorePolicy, VolumeConfig,
     },
 };
 use kube::{ResourceExt, api::ObjectMeta};
@@ -54,6 +55,12 @@ impl Recorded {
 
     pub(crate) fn name(&self) -> String {
         self.stateful_set.name_any()
+    }
+
+    /// The room that the claims of a volume asked for.
+    pub(crate) fn size_of(&self, volume: &str) -> Option<String> {
+        let templates = self.stateful_set.spec.as_ref()?.volume_claim_templates.as_ref()?;
+        storage(templates.iter().find(|template| template.name_any() == volume)?)
     }
 }
 
@@ -100,14 +107,32 @@ pub(crate) struct Wish {
     pub policy: VolumeClaimRestorePolicy,
     /// The moment to go back to, with a continuous backup.
     pub time: Option<Timestamp>,
+    /// `target` runs, and is taken back itself.
+    pub in_place: Option<InPlace>,
+}
+
+/// A running StatefulSet whose claims get the restored volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InPlace {
+    /// Its first ordinal.
+    pub first: i32,
+    /// How many pods it is to have.
+    pub replicas: i32,
+    /// Take snapshots of the old volumes as well.
+    pub snapshots: bool,
 }
 
 /// The Restore of `backup`, into what `origin` was made from: the same backup, or the base of a log.
 pub(crate) fn restore(backup: &Backup, origin: &Backup, recorded: Option<&Recorded>, wish: &Wish) -> Result<Restore> {
     let templates = claim_templates(origin, recorded, wish)?;
-    let replicas = replicas(origin, wish);
+    let replicas = wish.in_place.map_or_else(|| replicas(origin, wish), |it| it.replicas);
     let mut annotations = BTreeMap::new();
-    if wish.run {
+    if let Some(it) = wish.in_place {
+        annotations.insert(annotations::IN_PLACE.to_owned(), wish.target.clone());
+        if !it.snapshots {
+            annotations.insert(annotations::SAFETY_SNAPSHOT.to_owned(), "false".to_owned());
+        }
+    } else if wish.run {
         annotations.insert(annotations::RESTORE_WORKLOAD.to_owned(), wish.target.clone());
         annotations.insert(annotations::REPLICAS.to_owned(), replicas.to_string());
     }
@@ -126,8 +151,18 @@ pub(crate) fn restore(backup: &Backup, origin: &Backup, recorded: Option<&Record
             },
             restore_time: wish.time.map(|time| time.to_string()),
             prepare_data_config: Some(PrepareDataConfig {
-                volume_claims_template: Some(RestoreVolumeClaimsTemplate { templates, replicas, starting_index: None }),
+                volume_claims_template: Some(RestoreVolumeClaimsTemplate {
+                    templates,
+                    replicas,
+                    starting_index: wish.in_place.map(|it| it.first).filter(|first| *first != 0),
+                }),
                 volume_claim_restore_policy: wish.policy,
+                required_policy_for_all_pod_selection: wish.in_place.filter(|_| keeps_pods_apart(origin)).map(|_| {
+                    RequiredPolicyForAllPodSelection {
+                        data_restore_policy: DataRestorePolicy::OneToOne,
+                        source_of_one_to_many: None,
+                    }
+                }),
                 ..PrepareDataConfig::default()
             }),
             env: wish
@@ -145,12 +180,30 @@ pub(crate) fn restore(backup: &Backup, origin: &Backup, recorded: Option<&Record
 /// One per pod that was backed up, unless told otherwise.
 fn replicas(backup: &Backup, wish: &Wish) -> i32 {
     let target = backup.status.as_ref().and_then(|status| status.target.as_ref());
-    let sources = target
-        .filter(|target| {
-            target.target.pod_selector.as_ref().is_some_and(|selector| selector.strategy() == PodSelectionStrategy::All)
-        })
-        .map_or(1, |target| target.selected_target_pods.len().max(1));
+    let sources =
+        target.filter(|_| keeps_pods_apart(backup)).map_or(1, |target| target.selected_target_pods.len().max(1));
     wish.replicas.unwrap_or_else(|| i32::try_from(sources).unwrap_or(1))
+}
+
+/// Whether a backup holds the data of each pod.
+fn keeps_pods_apart(backup: &Backup) -> bool {
+    let target = backup.status.as_ref().and_then(|status| status.target.as_ref());
+    let selector = target.and_then(|target| target.target.pod_selector.as_ref());
+    selector.is_some_and(|selector| selector.strategy() == PodSelectionStrategy::All)
+}
+
+/// The room that a claim asks for.
+fn storage(claim: &PersistentVolumeClaim) -> Option<String> {
+    let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    requests.get("storage").map(|size| size.0.clone())
+}
+
+/// Lets a claim ask for the largest of `sizes`, if that is more than it asks for.
+pub(crate) fn at_least(claim: &mut PersistentVolumeClaim, sizes: impl Iterator<Item = String>) {
+    let all = storage(claim).into_iter().chain(sizes);
+    let Some(largest) = all.max_by_key(|size| kbbackup_core::layout::parse_size(size)) else { return };
+    let resources = claim.spec.get_or_insert_default().resources.get_or_insert_default();
+    resources.requests.get_or_insert_default().insert("storage".to_owned(), Quantity(largest));
 }
 
 /// Names of the volumes that the backup holds.
@@ -216,10 +269,12 @@ fn template(
     wish: &Wish,
     labels: Option<&BTreeMap<String, String>>,
 ) -> RestoreVolumeClaim {
+    // In place, those of the workload have their names already, and these are gone in the end.
+    let group = if wish.in_place.is_some() { &wish.name } else { &wish.target };
     RestoreVolumeClaim {
         metadata: EmbeddedObjectMeta {
-            name: Some(format!("{volume}-{}", wish.target)),
-            labels: labels.cloned().unwrap_or_default(),
+            name: Some(format!("{volume}-{group}")),
+            labels: labels.filter(|_| wish.in_place.is_none()).cloned().unwrap_or_default(),
             ..EmbeddedObjectMeta::default()
         },
         volume_claim_spec: spec,

@@ -233,7 +233,10 @@ impl State {
 fn finish(object: &mut Value) {
     match object["kind"].as_str() {
         Some("BackupRepo") => object["status"] = json!({"phase": "Ready", "observedGeneration": 0}),
-        Some("Restore") => object["status"] = json!({"phase": "Completed"}),
+        Some("Restore") => {
+            object["status"] = json!({"phase": "Completed"});
+            world::exchanged(object);
+        }
         Some("BackupSchedule") => object["status"] = json!({"phase": "Available"}),
         Some("Backup") => {
             let done = json!({"phase": "Completed", "completionTimestamp": jiff::Timestamp::now().to_string()});

@@ -7,6 +7,7 @@ mod api;
 mod backup;
 mod delete;
 mod edit;
+mod in_place;
 mod repo;
 mod restore;
 mod schedule;

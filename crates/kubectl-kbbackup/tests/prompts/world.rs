@@ -90,6 +90,51 @@ impl World {
         self.add(&format!("{KINDS}/namespaces/demo/backups"), "Backup", backup(name, kind, status))
     }
 
+    /// A claim of this size, bound to a volume of this driver.
+    pub(crate) fn claim(mut self, name: &str, size: &str, volume: &str, driver: &str) -> Self {
+        let spec = json!({"volumeName": volume, "resources": {"requests": {"storage": size}}});
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": "demo"}, "spec": spec});
+        self.0.insert(format!("/api/v1/namespaces/demo/persistentvolumeclaims/{name}"), claim);
+        let spec = json!({"csi": {"driver": driver, "volumeHandle": "h"}});
+        let object =
+            json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume}, "spec": spec});
+        self.0.insert(format!("/api/v1/persistentvolumes/{volume}"), object);
+        self
+    }
+
+    /// How the volumes of a driver are snapshot.
+    pub(crate) fn snapshot_class(mut self, name: &str, driver: &str) -> Self {
+        let class = json!({"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotClass",
+            "metadata": {"name": name}, "driver": driver, "deletionPolicy": "Delete"});
+        self.0.insert(format!("/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses/{name}"), class);
+        self
+    }
+
+    /// Something that scales a StatefulSet.
+    pub(crate) fn scaler(mut self, name: &str, of: &str) -> Self {
+        let of = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": of});
+        let scaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": name, "namespace": "demo"}, "spec": {"maxReplicas": 3, "scaleTargetRef": of}});
+        self.0.insert(format!("/apis/autoscaling/v2/namespaces/demo/horizontalpodautoscalers/{name}"), scaler);
+        self
+    }
+
+    /// KubeBlocks' own controller.
+    pub(crate) fn kubeblocks(self) -> Self {
+        let labels = json!({"app.kubernetes.io/name": "kubeblocks"});
+        let metadata = json!({"name": "kubeblocks-dataprotection", "namespace": "kb-system", "labels": labels});
+        let spec = json!({"selector": {}, "template": {}});
+        let path = "/apis/apps/v1/namespaces/kb-system/deployments";
+        self.add(path, "Deployment", json!({"metadata": metadata, "spec": spec}))
+    }
+
+    /// Changes an object that is there.
+    pub(crate) fn with(mut self, path: &str, change: impl FnOnce(&mut Value)) -> Self {
+        change(self.0.get_mut(path).unwrap());
+        self
+    }
+
     /// The embedded store, on a volume of this size.
     pub(crate) fn store(self, size: &str) -> Self {
         let claim = json!({"metadata": {"name": "data"}, "spec": {"resources": {"requests": {"storage": size}}}});
@@ -142,4 +187,20 @@ pub(crate) fn recorded(backup: &mut Value, kind: &str, mut status: Value) {
     backup["metadata"]["labels"]["kbbackup.io/workload-name"] = json!("pg");
     backup["metadata"]["annotations"]["kbbackup.io/workload"] = json!(manifest);
     backup["status"] = status;
+}
+
+/// The StatefulSet of an operator that knows no restore in place.
+pub(crate) const OLDER: &str = "older";
+
+/// What the operator notes at a restore in place; an older one would note nothing.
+pub(crate) fn exchanged(restore: &mut Value) {
+    let annotations = &mut restore["metadata"]["annotations"];
+    let Some(set) = annotations["kbbackup.io/in-place"].as_str().map(str::to_owned) else { return };
+    if set == OLDER {
+        return;
+    }
+    let claim = json!({"claim": format!("data-{set}-0"), "oldUid": "o", "oldVolume": "pv-old", "temporary": "t",
+        "temporaryUid": "t", "newVolume": "pv-new"});
+    let record = json!({"statefulSet": "s", "before": 1, "after": 1, "exchanging": true, "claims": [claim]});
+    annotations["kbbackup.io/in-place-record"] = json!(record.to_string());
 }

@@ -16,6 +16,7 @@ mod etcd;
 mod failures;
 mod files;
 mod hooks;
+mod in_place;
 mod interop;
 mod kubeblocks;
 mod main_job;

@@ -1,6 +1,7 @@
 //! `restore`: checks, a plan, confirmation, the Restore object, its end.
 
 mod check;
+pub(crate) mod in_place;
 pub(crate) mod pitr;
 pub(crate) mod plan;
 
@@ -48,6 +49,10 @@ pub(crate) enum Target {
 ///
 /// NEW is the name of the new StatefulSet. Without it the database comes back under its old name, which must be free:
 /// nothing that exists is overwritten. A plan is shown first.
+///
+/// With --in-place it is the name of a StatefulSet that runs, and that is taken back itself. The data is restored beside it,
+/// into new volumes; once that has succeeded it is stopped for a moment, its claims get the new volumes, and it starts
+/// again. The old volumes are kept. What fails before that leaves it running with its old data.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   kubectl kbbackup restore pg-copy --from pg-full-20260102030405 --wait
@@ -56,6 +61,8 @@ pub(crate) enum Target {
   kubectl kbbackup restore data --from pg-full-20260102030405 --to pvc --storage-class fast
   kubectl kbbackup restore pg-copy --source statefulset/pg --to-time 2026-01-02T03:04:05Z --wait
   kubectl kbbackup restore pg-copy --source pg --to-time \"10m ago\" --wait
+  kubectl kbbackup restore pg --in-place --from pg-full-20260102030405 --wait
+  kubectl kbbackup restore --in-place --source statefulset/pg --to-time \"10m ago\" --wait --yes
   kubectl kbbackup restore pg-copy --from pg-full-20260102030405 --dry-run -o yaml")]
 pub(crate) struct RestoreArgs {
     /// Name of the new workload, or of the group of volumes [default: the old name]
@@ -85,6 +92,14 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_enum, value_name = "WHAT", hide_possible_values = true)]
     pub to: Option<Target>,
 
+    /// Take the running StatefulSet itself back; its old volumes are kept
+    #[arg(long, conflicts_with_all = ["to", "claim"])]
+    pub in_place: bool,
+
+    /// With --in-place: take a snapshot of each old volume as well, where its driver can [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true, requires = "in_place")]
+    pub safety_snapshot: Option<bool>,
+
     /// Volume, its size and class, instead of those recorded; only with --to pvc; may be repeated
     #[arg(long, value_name = "VOLUME=SIZE[:CLASS]")]
     pub claim: Vec<Claim>,
@@ -93,7 +108,7 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "NAME")]
     pub storage_class: Option<String>,
 
-    /// Pods of the new workload
+    /// Pods of the new workload; with --in-place, of one that is scaled to nothing
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
     pub replicas: Option<i32>,
 
@@ -155,13 +170,26 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Exit> 
     let recorded = Recorded::of(origin)?;
     let to = match args.to {
         Some(to) => to,
-        None if recorded.is_some() => Target::Workload,
+        None if recorded.is_some() || args.in_place => Target::Workload,
         None => Target::Pvc,
     };
     let new = chosen.new.take();
     let (backup, origin) = (&chosen.backup, chosen.origin());
     let time = chosen.aim.as_ref().map(|aim| aim.time);
-    let wish = Wish { namespace: app.namespace.clone(), time, ..wish(args, new, to, recorded.as_ref())? };
+    let mut wish = Wish { namespace: app.namespace.clone(), time, ..wish(args, new, to, recorded.as_ref())? };
+    let running = if args.in_place {
+        in_place::vouched(origin)?;
+        Some(in_place::look(ui, app, args, &wish.target, &build::volumes(origin)).await?)
+    } else {
+        None
+    };
+    let recorded = match &running {
+        Some(running) => {
+            wish.in_place = Some(running.build(args.safety_snapshot != Some(false)));
+            Some(running.recorded(recorded.as_ref()))
+        }
+        None => recorded,
+    };
     if to == Target::Workload && recorded.is_none() {
         return Err(CliError::usage(
             format!("backup/{} cannot become a running workload", origin.name_any()),
@@ -170,7 +198,8 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Exit> 
         .hint("add --to pvc --claim VOLUME=SIZE"));
     }
     let restore = build::restore(backup, origin, recorded.as_ref(), &wish)?;
-    check::all(app, &chosen, recorded.as_ref().filter(|_| wish.run), &wish, &restore).await?;
+    let new_one = recorded.as_ref().filter(|_| wish.run && running.is_none());
+    check::all(app, &chosen, new_one, &wish, &restore).await?;
 
     let manifest = Manifest::of(&restore)?;
     let foreign = backup.namespace().is_some_and(|namespace| namespace != app.namespace);
@@ -185,8 +214,15 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Exit> 
         manifest::previewed(app, ui, std::slice::from_ref(&manifest), How::Create, &args.write).await?;
         return Ok(Exit::Done);
     }
-    ui.say(&plan::text(ui, &chosen, recorded.as_ref(), &wish, &restore, Timestamp::now()));
-    ask::go_on(ui, args.yes, "Go on?")?;
+    let now = Timestamp::now();
+    if let Some(running) = &running {
+        ui.say(&plan::in_place(ui, &chosen, running, &wish, &restore, now));
+        let question = format!("Take statefulset/{} back?", wish.target);
+        ask::confirm(ui, args.yes, &question, Some(&wish.target))?;
+    } else {
+        ui.say(&plan::text(ui, &chosen, recorded.as_ref(), &wish, &restore, now));
+        ask::go_on(ui, args.yes, "Go on?")?;
+    }
     if foreign {
         allow(app, backup).await?;
         if !std::ptr::eq(backup, origin) {
@@ -239,7 +275,7 @@ async fn chosen(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Chosen> {
         return Err(ask::needed("--source", "what to bring back to that time", &[]));
     }
     let mut chosen = asked(ui, app, args, namespace).await?;
-    if chosen.new.is_none() {
+    if chosen.new.is_none() && !args.in_place {
         let suggestion = format!("{}-restored", source::of_backup(&chosen.backup));
         let new = ask_name(ui, app, args, &suggestion).await?;
         ui.answered("", &new);
@@ -325,6 +361,7 @@ fn wish(args: &RestoreArgs, new: Option<String>, to: Target, recorded: Option<&R
         env: args.env.clone(),
         policy: args.volume_restore_policy,
         time: None,
+        in_place: None,
     })
 }
 
@@ -361,7 +398,14 @@ async fn wait_for(ui: &Ui, app: &App, name: &str, wish: &Wish, args: &RestoreArg
     match wait::until(ui, api.clone(), name, &waiting, follow::restore).await? {
         Ending::Good => {
             let restore = get(&api, &what).await?;
+            let way_back = match wish.in_place {
+                Some(_) => in_place::way_back(app, &restore, &wish.target)?,
+                None => String::new(),
+            };
             ui.result(&ui.marked(Mark::Good, &plan::completed(&restore, wish)));
+            if !way_back.is_empty() {
+                ui.say(&way_back);
+            }
             if wish.run {
                 ui.hint(&format!("kubectl get statefulset {}{flag}", wish.target));
             }
@@ -370,6 +414,12 @@ async fn wait_for(ui: &Ui, app: &App, name: &str, wish: &Wish, args: &RestoreArg
         Ending::Bad(reason) => {
             let selector = format!("{}={name}", labels::RESTORE);
             diagnose::show(app, ui, &app.namespace, &selector, &[name.to_owned()]).await;
+            // One that has exchanged the volumes, and does not run with them, leaves the choice.
+            if wish.in_place.is_some()
+                && let Ok(way_back) = in_place::way_back(app, &get(&api, &what).await?, &wish.target)
+            {
+                ui.say(&way_back);
+            }
             let why = if reason.is_empty() { "its status gives no reason".to_owned() } else { reason };
             Err(CliError::failed(format!("restore/{name} failed"), why)
                 .hint(format!("kubectl kbbackup restores describe {name}{flag}"))
