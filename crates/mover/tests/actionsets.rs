@@ -5,93 +5,39 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::action::{Action, Stage, wait};
 use common::archive::{server, write, write_much};
 use common::postgres::{PASSWORD, Postgres};
-use common::{BIN, not_tried};
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// The first ActionSet of all, which has a name of its own.
 const BASEBACKUP: &str = "pg-basebackup";
 
-/// A repository of files, and what pods have beside it.
+/// A server, a repository of files, and what pods have beside it.
 struct Site {
     server: Postgres,
-    dir: TempDir,
-    /// On a file system of its own, as volumes are.
-    volumes: TempDir,
-}
-
-/// An action of an ActionSet with the environment of its pod.
-struct Action {
-    command: Command,
-    info: PathBuf,
-    result: PathBuf,
-}
-
-struct Done {
-    ok: bool,
-    told: String,
-    info: Value,
-    result: Value,
+    stage: Stage,
 }
 
 impl Site {
     /// `None` where this machine cannot play a pod.
     fn new() -> Option<Self> {
-        let is_root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0;
-        if !is_root {
-            not_tried("the scripts run as root in their pods, and this is another user");
-            return None;
-        }
-        let site = Self {
-            server: server()?,
-            dir: tempfile::tempdir().unwrap(),
-            volumes: tempfile::tempdir_in("/dev/shm").unwrap(),
-        };
-        fs::set_permissions(site.volumes.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::set_permissions(site.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::create_dir(site.dir.path().join("repo")).unwrap();
-        Some(site)
+        let stage = Stage::new()?;
+        Some(Self { server: server()?, stage })
     }
 
-    /// The script of `phase`, for example `backupData`, with the defaults of its parameters.
     fn action(&self, action_set: &str, phase: &str, backup: &str) -> Action {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/actionsets");
         let name = if action_set == BASEBACKUP { action_set.to_owned() } else { format!("kbb-postgres-{action_set}") };
-        let text = fs::read_to_string(root.join(format!("{name}.yaml"))).unwrap();
-        let pod = self.dir.path().join(format!("{backup}-{phase}"));
-        fs::create_dir_all(&pod).unwrap();
-        let (info, result) = (pod.join("backup.info"), pod.join("result"));
-        // Where the kubelet puts them belongs to no test.
-        let script = script(&text, phase)
-            .replace("/dp_downward", pod.to_str().unwrap())
-            .replace("/dev/termination-log", result.to_str().unwrap());
-        let mut command = Command::new("bash");
-        command.args(["-c", &script]).env_clear().envs(defaults(&text)).stdin(Stdio::null());
-        let bin = Path::new(BIN).parent().unwrap();
         let servers = common::postgres::installed().unwrap();
-        command
-            .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", servers.display()))
-            .env("HOSTNAME", "pod-0")
-            .env("TMPDIR", &pod)
-            .env("DP_DATASAFED_BIN_PATH", bin)
-            .env("DATASAFED_LOCAL_BACKEND_PATH", self.dir.path().join("repo"))
-            .env("DP_BACKUP_NAME", backup)
-            .env("DP_BACKUP_ROOT_PATH", "/space/pg")
-            .env("DP_BACKUP_BASE_PATH", format!("/space/pg/{backup}"))
-            .env("DP_BACKUP_INFO_FILE", &info)
-            .env("KBBACKUP_BACKUP_UID", "11111111-2222-4333-8444-555555555555")
-            .env("DP_DB_HOST", "127.0.0.1")
-            .env("DP_DB_PORT", self.server.port.to_string())
+        self.stage
+            .action(&name, phase, backup, servers.to_str().unwrap())
+            .env("DP_DB_PORT", &self.server.port.to_string())
             .env("DP_DB_USER", "postgres")
-            .env("DP_DB_PASSWORD", PASSWORD);
-        Action { command, info, result }
+            .env("DP_DB_PASSWORD", PASSWORD)
     }
 
     #[track_caller]
@@ -106,90 +52,11 @@ impl Site {
     fn archive(&self) -> (Child, PathBuf) {
         let mut action = self.action("continuous", "backupData", "log");
         action.command.env("heartbeatSeconds", "1").env("partialSeconds", "1");
-        let log = fs::File::create(self.dir.path().join("archive.log")).unwrap();
+        let log = fs::File::create(self.stage.dir.path().join("archive.log")).unwrap();
         let child = action.command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         wait(&action.info, &|info| info["timeRange"]["end"].is_string());
         (child, action.info)
     }
-
-    /// Where a restore puts a data directory. The server that will use it is not root.
-    fn place(&self, name: &str) -> PathBuf {
-        let place = self.volumes.path().join(name);
-        fs::create_dir_all(&place).unwrap();
-        place.join("data")
-    }
-
-    fn object(&self, path: &str) -> PathBuf {
-        self.dir.path().join("repo/space/pg").join(path)
-    }
-}
-
-impl Action {
-    fn env(mut self, name: &str, value: &str) -> Self {
-        self.command.env(name, value);
-        self
-    }
-
-    /// What a restore gets to know of its backup.
-    fn knowing(self, info: &Value) -> Self {
-        let extras = self.info.with_file_name("status_extras");
-        fs::write(extras, info["extras"].to_string()).unwrap();
-        self
-    }
-
-    fn run(mut self) -> Done {
-        let output = self.command.output().unwrap();
-        let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        let read = |path: &Path| {
-            fs::read(path)
-                .ok()
-                .map(|bytes| serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{error}: {told}")))
-        };
-        let (info, result) = (read(&self.info).unwrap_or_default(), read(&self.result).unwrap_or_default());
-        Done { ok: output.status.success(), info, result, told }
-    }
-
-    #[track_caller]
-    fn refused_for(self, why: &str) {
-        let exit_file = self.info.with_file_name("backup.info.exit");
-        let is_backup = self.info.to_str().unwrap().contains("backupData");
-        let done = self.run();
-        assert!(!done.ok && done.told.contains(why), "{why:?} is not in\n{}", done.told);
-        assert_eq!(exit_file.exists(), is_backup);
-        assert!(!done.told.contains(PASSWORD));
-    }
-}
-
-#[track_caller]
-fn wait(info: &Path, done: &dyn Fn(&Value) -> bool) -> Value {
-    let began = Instant::now();
-    loop {
-        let told: Value = fs::read(info).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        if done(&told) {
-            return told;
-        }
-        assert!(began.elapsed() < Duration::from_secs(30), "{told}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
-/// The block behind `bash -c` of an action.
-fn script(text: &str, phase: &str) -> String {
-    let action = text.find(&format!(" {phase}:")).unwrap();
-    let block = &text[action..][text[action..].find("- |\n").unwrap() + 4..];
-    let indent = block.len() - block.trim_start_matches(' ').len();
-    let of_block = |line: &&str| line.is_empty() || line.starts_with(&" ".repeat(indent));
-    let lines = block.lines().take_while(of_block).map(|line| line.get(indent..).unwrap_or_default());
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// The values under `env`.
-fn defaults(text: &str) -> Vec<(String, String)> {
-    let pair = |line: &str| {
-        let (name, value) = line.trim().strip_prefix("- {name: ")?.strip_suffix('}')?.split_once(", value: ")?;
-        Some((name.to_owned(), value.trim_matches('"').to_owned()))
-    };
-    text.lines().filter_map(pair).collect()
 }
 
 const CONTENT: &str = "select n from ledger order by n";
@@ -198,7 +65,7 @@ const CONTENT: &str = "select n from ledger order by n";
 fn a_full_backup_with_tablespaces_comes_back_as_it_was() {
     let Some(site) = Site::new() else { return };
     write_much(&site.server);
-    let location = site.place("elsewhere");
+    let location = site.stage.place("elsewhere");
     fs::create_dir_all(&location).unwrap();
     let _ = Command::new("chown").args(["postgres:postgres"]).arg(&location).status();
     site.server.ask("create extension amcheck");
@@ -208,11 +75,11 @@ fn a_full_backup_with_tablespaces_comes_back_as_it_was() {
     site.server.ask("create table far (n int) tablespace apart");
     site.server.ask("insert into far select generate_series(1, 1000)");
     site.full("spread");
-    assert!(site.object("spread/COMPLETE").exists());
+    assert!(site.stage.object("spread/COMPLETE").exists());
     assert_eq!(site.server.ask("select count(*) from pg_replication_slots"), "0");
 
-    let data = site.place("restored");
-    let apart = site.dir.path().join("tablespaces");
+    let data = site.stage.place("restored");
+    let apart = site.stage.dir.path().join("tablespaces");
     let restore = |backup: &str, data: &Path| {
         site.action("full", "prepareData", backup)
             .env("KBB_DATA_DIR", data.to_str().unwrap())
@@ -232,15 +99,15 @@ fn a_full_backup_with_tablespaces_comes_back_as_it_was() {
     drop(copy);
 
     restore("spread", &data).refused_for("is not empty");
-    let other = site.place("other");
-    let sums = site.object("spread/sums");
+    let other = site.stage.place("other");
+    let sums = site.stage.object("spread/sums");
     let text = fs::read_to_string(&sums).unwrap();
     fs::write(&sums, text.replacen('a', "b", 1)).unwrap();
     restore("spread", &other).refused_for("is not what COMPLETE says");
-    fs::remove_file(site.object("spread/COMPLETE")).unwrap();
+    fs::remove_file(site.stage.object("spread/COMPLETE")).unwrap();
     restore("spread", &other).refused_for("never became whole");
-    let base = site.object("plain/base.tar.zst");
-    fs::copy(site.object("spread/base.tar.zst"), &base).unwrap();
+    let base = site.stage.object("plain/base.tar.zst");
+    fs::copy(site.stage.object("spread/base.tar.zst"), &base).unwrap();
     restore("plain", &other).refused_for("its digest is another");
 }
 
@@ -258,7 +125,7 @@ fn a_restore_beside_the_volumes_is_refused_and_so_is_a_volume_in_use() {
             restore.env("KBB_DATA_DIR", data.to_str().unwrap())
         };
         restore(&astray.path().join("data")).refused_for("no volume is mounted");
-        let used = site.place(&backup);
+        let used = site.stage.place(&backup);
         fs::create_dir(&used).unwrap();
         fs::write(used.join("precious"), "data").unwrap();
         restore(&used).refused_for("is not empty");
@@ -274,7 +141,7 @@ fn a_retry_stores_everything_anew_and_an_increment_says_what_it_needs() {
     assert!(again.ok, "{}", again.told);
     // What only an attempt that failed has stored is not sealed, however whole it looks.
     assert_ne!(again.info["extras"][0]["end_lsn"], first["extras"][0]["end_lsn"]);
-    let about = fs::read_to_string(site.object("full/COMPLETE")).unwrap();
+    let about = fs::read_to_string(site.stage.object("full/COMPLETE")).unwrap();
     assert!(about.contains(again.info["extras"][0]["end_lsn"].as_str().unwrap()), "{about}");
     if site.server.ask("show server_version_num").as_str() < "170000" {
         let increment = site.action("incremental", "backupData", "increment").env("DP_PARENT_BACKUP_NAME", "full");
@@ -317,7 +184,7 @@ fn the_log_is_replayed_on_a_base_to_the_target_and_the_position_is_told() {
     };
     let all = site.server.ask("select max(n) from ledger");
     for (target, value, last) in [("time", "", middle), ("lsn", lsn, middle), ("latest", "", all.as_str())] {
-        let data = site.place(target);
+        let data = site.stage.place(target);
         base(&data);
         let done = replay(&data).env("target", target).env("targetValue", value).run();
         assert!(done.ok, "{target}: {}", done.told);
@@ -332,13 +199,13 @@ fn the_log_is_replayed_on_a_base_to_the_target_and_the_position_is_told() {
         drop(copy);
         replay(&data).refused_for("this restore did not put there");
     }
-    let data = site.place("beyond");
+    let data = site.stage.place("beyond");
     base(&data);
     replay(&data)
         .env("DP_RESTORE_TIMESTAMP", "4102444800")
         .refused_for("before configured recovery target was reached");
     // What the archive says to hold and does not have is no end.
-    let data = site.place("short");
+    let data = site.stage.place("short");
     base(&data);
     let mut more = log.clone();
     more["extras"][0]["end_lsn"] = "7/0".into();
@@ -368,7 +235,7 @@ fn dumps_come_back_one_database_at_a_time_and_overwrite_nothing_unasked() {
     assert!(done.ok, "{}", done.told);
     let done = site.action("dump", "backupData", "one").env("databases", "postgres").run();
     assert!(done.ok, "{}", done.told);
-    assert_eq!(fs::read_to_string(site.object("one/databases")).unwrap().lines().count(), 1);
+    assert_eq!(fs::read_to_string(site.stage.object("one/databases")).unwrap().lines().count(), 1);
     site.action("dump", "backupData", "none").env("databases", "missing").refused_for("there is no database missing");
 
     let restore = |backup: &str| site.action("dump", "postReady", backup);

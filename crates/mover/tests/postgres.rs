@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::archive::{Archiver, FLAGS, Scene, server, write, write_much};
-use common::postgres::{Postgres, installed};
+use common::postgres::{OWNER, Postgres, installed};
 use common::{Endpoint, Run};
 
 impl Scene {
@@ -214,13 +214,7 @@ fn refusals_name_the_cause_and_no_password() {
 #[test]
 fn the_stream_is_encrypted_where_the_server_can() {
     let Some(server) = server() else { return };
-    let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (cert_file, key_file) = (server.data().join("server.crt"), server.data().join("server.key"));
-    fs::write(&cert_file, key.cert.pem()).unwrap();
-    fs::write(&key_file, key.signing_key.serialize_pem()).unwrap();
-    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    fs::set_permissions(&key_file, private).unwrap();
-    let _ = std::process::Command::new("chown").arg("postgres:postgres").args([&cert_file, &key_file]).output();
+    let (cert_file, _) = OWNER.certificate(&server.data());
     server.configure("ssl = on\n");
     server.stop("fast");
     server.start();

@@ -6,6 +6,7 @@ mod completion;
 mod delete_backup;
 mod install;
 mod list;
+mod mysql;
 pub(crate) mod once;
 mod postgres;
 mod pull;
@@ -100,6 +101,13 @@ const COMMANDS: &[Command] = &[
     command!("seal", "", "close a backup with its manifest and seal", seal::FLAGS, seal::run),
     command!("verify", "PATH", "compare a sealed backup with its manifest", verify::FLAGS, verify::run),
     command!("delete-backup", "PATH", "remove a backup and the empty directories above it", &[], delete_backup::run),
+    command!(
+        "mysql",
+        "archive | fetch-binlogs FOLDER",
+        "stream a server's log into the repository, or fetch what a restore replays",
+        mysql::FLAGS,
+        mysql::run
+    ),
     command!(
         "postgres",
         "archive | fetch-wal NAME TARGET",

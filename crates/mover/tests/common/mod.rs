@@ -3,11 +3,14 @@
 
 pub(crate) mod servers;
 
+pub(crate) mod action;
 pub(crate) mod archive;
 pub(crate) mod disk;
 pub(crate) mod lender;
 pub(crate) mod lister;
+pub(crate) mod mariadb;
 pub(crate) mod memory;
+pub(crate) mod owner;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod signed;

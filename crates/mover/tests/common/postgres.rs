@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::owner::{Owner, succeeds};
 use super::servers::free_port;
 
 pub(crate) const PASSWORD: &str = "correct-horse";
@@ -29,43 +30,18 @@ pub(crate) fn installed() -> Option<PathBuf> {
     found.pop().map(|path| path.join("bin")).filter(|bin| bin.join("initdb").exists())
 }
 
-/// Root may not run a server.
-fn as_owner(program: &Path) -> Command {
-    let is_root = fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
-    let mut command = if is_root {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups", "--"]).arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
-    command.current_dir("/").env("LC_ALL", "C").env("TZ", "UTC").stdin(Stdio::null());
-    command
-}
-
-#[track_caller]
-fn succeeds(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
+/// Who runs it.
+pub(crate) const OWNER: Owner = Owner("postgres", "postgres");
 
 impl Postgres {
-    fn folder() -> TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        // Its owner is whoever may run a server.
-        let _ = Command::new("chown").args(["postgres:postgres"]).arg(dir.path()).output();
-        dir
-    }
-
     /// A new cluster with small segments, whose clients need the password.
     pub(crate) fn create(bin: &Path) -> Self {
-        let dir = Self::folder();
+        let dir = OWNER.folder();
         let (data, password) = (dir.path().join("data"), dir.path().join("password"));
         fs::write(&password, PASSWORD).unwrap();
         let made = Self { port: free_port(), bin: bin.to_owned(), dir, data: data.clone() };
         let flags = ["-U", "postgres", "-A", "scram-sha-256", "--no-sync", "--wal-segsize=1", "-E", "UTF8", "-D"];
-        succeeds(as_owner(&bin.join("initdb")).args(flags).arg(&data).arg("--pwfile").arg(&password));
+        succeeds(OWNER.runs(&bin.join("initdb")).args(flags).arg(&data).arg("--pwfile").arg(&password));
         let conf = "track_commit_timestamp = on\nwal_level = replica\nmax_wal_size = 8MB\nmin_wal_size = 2MB\n\
                     wal_keep_size = 0\nshared_buffers = 16MB\nfsync = off\nmax_wal_senders = 6\nlog_min_messages = warning\n";
         made.configure(conf);
@@ -79,11 +55,11 @@ impl Postgres {
 
     /// A server on a data directory that somebody else has made.
     pub(crate) fn adopt(&self, data: &Path) -> Self {
-        Self { port: free_port(), bin: self.bin.clone(), dir: Self::folder(), data: data.to_owned() }
+        Self { port: free_port(), bin: self.bin.clone(), dir: OWNER.folder(), data: data.to_owned() }
     }
 
     fn unmade(&self) -> Self {
-        let dir = Self::folder();
+        let dir = OWNER.folder();
         Self { port: free_port(), bin: self.bin.clone(), data: dir.path().join("data"), dir }
     }
 
@@ -95,7 +71,7 @@ impl Postgres {
     }
 
     fn control(&self, args: &[&str]) -> Command {
-        let mut command = as_owner(&self.bin.join("pg_ctl"));
+        let mut command = OWNER.runs(&self.bin.join("pg_ctl"));
         // The server keeps the outputs open.
         command.arg("-D").arg(self.data()).args(args).stdout(Stdio::null()).stderr(Stdio::null());
         command
@@ -153,7 +129,7 @@ impl Postgres {
     /// A copy of this server as it is now, not started.
     pub(crate) fn base_backup(&self, more: &[&str]) -> Self {
         let copy = self.unmade();
-        let mut command = as_owner(&self.bin.join("pg_basebackup"));
+        let mut command = OWNER.runs(&self.bin.join("pg_basebackup"));
         let port = self.port.to_string();
         command.args([
             "-h",
@@ -176,7 +152,7 @@ impl Postgres {
     /// An unstarted copy once more.
     pub(crate) fn again(&self) -> Self {
         let copy = self.unmade();
-        succeeds(as_owner(Path::new("cp")).arg("-a").arg(self.data()).arg(copy.data()));
+        succeeds(OWNER.runs(Path::new("cp")).arg("-a").arg(self.data()).arg(copy.data()));
         copy
     }
 

@@ -8,13 +8,11 @@ use tempfile::NamedTempFile;
 use super::archive::shelf::{ROOT, begun_path, history_path};
 use super::content::{self, Expected};
 use super::position::{History, Segment};
-use crate::codec::Compression;
+use crate::engines::log::objects::{fetch, put};
 use crate::error::{Cause, Error, Result};
 use crate::repo::Repo;
 use crate::rpath::{below, split};
-use crate::storage::{Depth, Entry, Found};
-use crate::stream::{self, Output, Transform};
-use crate::trust::Trust;
+use crate::storage::{Depth, Entry};
 
 /// What is stored, by key. Listed once and kept in a file where one is given: an archive may have very many segments.
 struct Catalogue(Vec<String>);
@@ -192,26 +190,4 @@ async fn history(repo: &Repo, timeline: u32, to: &Path) -> Result<Option<(Histor
         return Err(Error::new(Cause::Damaged, format!("{timeline:08X}.history is not the history of that timeline")));
     }
     Ok(Some((history, file)))
-}
-
-/// Fetches an object into a file beside the one that is wanted, gone unless it is kept. `None` when there is no such object.
-async fn fetch(repo: &Repo, key: &str, to: &Path) -> Result<Option<NamedTempFile>> {
-    let Found::File(entry) = repo.lookup(key).await? else { return Ok(None) };
-    let expected = Trust::from_environment()?.expected(&repo.store, &entry.key).await?;
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed = |error: std::io::Error| Error::file("create a file in", folder, &error);
-    let beside = tempfile::Builder::new().prefix(".kbbackup-").tempfile_in(folder).map_err(failed)?;
-    let transform = Transform { compression: Compression::named("zstd"), encryption: repo.encryption.clone() };
-    let source = repo.store.read(&entry).await?;
-    let output = beside.reopen().map_err(failed)?;
-    let read = stream::pull(source, transform, Output::File(output, beside.path().to_owned())).await?;
-    if let Some(expected) = expected {
-        expected.check(&read)?;
-    }
-    Ok(Some(beside))
-}
-
-/// The server sees a whole file or none.
-fn put(file: NamedTempFile, to: &Path) -> Result<()> {
-    file.persist(to).map(drop).map_err(|error| Error::file("rename", to, &error.error))
 }

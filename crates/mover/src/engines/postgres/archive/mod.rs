@@ -18,18 +18,14 @@ use super::Target;
 use super::position::{History, Lsn, Segment};
 use crate::codec::Compression;
 use crate::commands::{push, remove};
-use crate::error::{Cause, Error, Result};
+use crate::engines::log::{self, retry};
+use crate::error::{Error, Result};
 use crate::output;
 use crate::repo::Repo;
 use crate::signal::Stop;
 use crate::stream::Input;
 use server::Identity;
 use shelf::{Shelf, Span};
-
-/// So often in a row a session may fail that stored nothing; then the pod says why, and starts anew.
-const FAILURES: u32 = 10;
-/// The longest wait between two of them.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What an archiver is told.
 pub(crate) struct Settings {
@@ -77,7 +73,6 @@ struct Archiver {
 /// # Errors
 /// What only somebody else can repair, or what did not pass by itself.
 pub(crate) async fn run(repo: Repo, settings: Settings) -> Result<()> {
-    let mut stop = Stop::listen()?;
     let mut archiver = Archiver {
         repo: Rc::new(repo),
         settings,
@@ -87,30 +82,16 @@ pub(crate) async fn run(repo: Repo, settings: Settings) -> Result<()> {
         open: None,
         stored: 0,
     };
-    let (mut failures, mut wait) = (0, Duration::from_secs(1));
-    loop {
-        let before = archiver.stored;
-        let error = match session::run(&mut archiver, &mut stop).await {
-            Ok(Ended::Stopped) => return Ok(()),
-            Ok(Ended::Again | Ended::Gone(_)) => continue,
-            Err(error) => error,
-        };
-        if matches!(error.cause, Cause::AccessDenied | Cause::Exists | Cause::Sealed | Cause::Tls) {
-            return Err(error);
-        }
-        if archiver.stored > before {
-            (failures, wait) = (0, Duration::from_secs(1));
-        }
-        failures += 1;
-        if failures >= FAILURES {
-            return Err(error.within(format!("given up after {failures} tries")));
-        }
-        output::note(&format!("NOTICE: {error}; next try in {} s", wait.as_secs()));
-        tokio::select! {
-            _ = stop.asked() => return Ok(()),
-            () = tokio::time::sleep(wait) => {}
-        }
-        wait = (wait * 2).min(LONGEST_WAIT);
+    retry::run(&mut archiver).await
+}
+
+impl retry::Sessions for Archiver {
+    async fn session(&mut self, stop: &mut Stop) -> Result<bool> {
+        session::run(self, stop).await.map(|ended| matches!(ended, Ended::Stopped))
+    }
+
+    fn stored(&self) -> u64 {
+        self.stored
     }
 }
 
@@ -187,7 +168,7 @@ impl Archiver {
     /// Says what is stored.
     fn report(&self, timeline: u32, end: Lsn) -> Result<()> {
         let Some(path) = &self.settings.info else { return Ok(()) };
-        let facts = report::Facts { identity: &self.identity, user: self.settings.target.user(), timeline, end };
-        report::write(path, &report::render(self.shelf.bytes(), &self.shelf.window(self.open), &facts))
+        let facts = report::facts(&self.identity, self.settings.target.user(), timeline, end);
+        log::report::write(path, &log::report::render(self.shelf.bytes(), &self.shelf.window(self.open), facts))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -13,16 +12,14 @@ use super::server::Server;
 use super::shelf::{self, Begun, Kept, Span, both};
 use super::spool::Spool;
 use super::{Archiver, Ended};
-use crate::codec::Compression;
-use crate::commands::{push, remove};
+use crate::commands::remove;
+use crate::engines::log::objects::{in_time, store};
 use crate::engines::postgres::client::{Connection, Event, Mode};
 use crate::engines::postgres::position::{History, Lsn, Segment};
 use crate::engines::postgres::records::Records;
 use crate::error::{Cause, Error, Result};
 use crate::output;
-use crate::repo::Repo;
 use crate::signal::Stop;
-use crate::stream::Input;
 
 /// So many objects are stored at the same time. Then no more is received, and the server waits.
 const UNDER_WAY: usize = 4;
@@ -34,8 +31,6 @@ const LOOK: Duration = Duration::from_secs(30);
 const LIST: Duration = Duration::from_mins(10);
 /// A server that keeps so much for us is worth a line in the log.
 const MUCH: u64 = 1 << 30;
-/// A query that takes longer has lost its connection.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An object that was stored.
 struct Done {
@@ -362,15 +357,4 @@ impl Session<'_> {
             other => other,
         }
     }
-}
-
-async fn store(repo: &Rc<Repo>, input: Input, path: &str, once: bool) -> Result<u64> {
-    let zstd = Compression::named("zstd-fastest");
-    let written = push::store(repo, input, zstd, path, once).await;
-    written.map(|written| written.size).map_err(|error| error.within(format!("push to {path:?}")))
-}
-
-async fn in_time<T>(asked: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = || Error::new(Cause::Unreachable, format!("the server did not answer within {} s", PATIENCE.as_secs()));
-    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late()))
 }

@@ -3,19 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::engines::log::objects;
+use crate::engines::log::window::Window;
 use crate::engines::postgres::position::{Lsn, Segment};
 use crate::error::{Cause, Error, Result};
 use crate::repo::Repo;
-use crate::storage::Depth;
 
 /// Where everything lies, below the backup's base path.
 pub(crate) const ROOT: &str = "/wal";
-/// A base backup says a time up to two seconds later than the moment at which it became consistent: it rounds up. Log that
-/// begins in between would not reach it.
-const ROUNDING: i64 = 2;
-/// No more gaps are told; the window begins behind the older ones then.
-const MOST_GAPS: usize = 200;
-
 /// When the transactions of a stretch of log ended, in whole seconds since the Unix epoch, rounded inwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -58,13 +53,6 @@ pub(crate) struct Begun {
     /// Up to where it was received, if this process did it.
     pub(crate) received: Option<Lsn>,
     pub(crate) bytes: u64,
-}
-
-/// The times that can be reached, in seconds since the Unix epoch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Window {
-    pub(crate) range: Option<(i64, i64)>,
-    pub(crate) gaps: Vec<(i64, i64)>,
 }
 
 /// Where streaming goes on.
@@ -126,21 +114,12 @@ impl Shelf {
     /// When the back end refuses.
     pub(crate) async fn load(repo: &Repo, size: u64) -> Result<Self> {
         let mut shelf = Self::new(size);
-        let root = repo.base.resolve(ROOT)?.key;
-        let walked = repo
-            .store
-            .walk(&root, Depth::All, &mut |entries| {
-                for entry in entries.into_iter().filter_map(|entry| repo.view(entry)).filter(|entry| !entry.dir) {
-                    let (_, name) = crate::rpath::split(&entry.key);
-                    shelf.place(name, entry.size.max(0) as u64);
-                }
-                Ok(())
-            })
-            .await;
-        match walked {
-            Err(error) if error.is(Cause::NotFound) || error.is(Cause::NoSuchBucket) => Ok(shelf),
-            other => other.map(|()| shelf),
-        }
+        objects::list(repo, ROOT, |entry| {
+            let (_, name) = crate::rpath::split(&entry.key);
+            shelf.place(name, entry.size.max(0) as u64);
+        })
+        .await?;
+        Ok(shelf)
     }
 
     /// Takes an object in, by its name. What is none of ours counts only by its size.
@@ -258,24 +237,7 @@ impl Shelf {
             }
             above = segment.number;
         }
-        let mut window = Window::default();
-        for span in stretches.into_iter().rev().flatten() {
-            window.range = Some(match window.range {
-                None => (span.first + ROUNDING, span.last),
-                Some((start, end)) => {
-                    window.gaps.push((end, span.first.max(end)));
-                    (start, span.last.max(end))
-                }
-            });
-        }
-        if window.gaps.len() > MOST_GAPS {
-            let told = window.gaps.split_off(window.gaps.len() - MOST_GAPS);
-            let behind = window.gaps.last().map(|(_, end)| *end);
-            window.range = window.range.map(|(start, end)| (behind.unwrap_or(start), end));
-            window.gaps = told;
-        }
-        window.range = window.range.filter(|(start, end)| start <= end);
-        window
+        Window::of(stretches.into_iter().rev().flatten().map(|span| (span.first, span.last)))
     }
 
     /// Takes out everything in front of the first segment with a transaction that ended at or after `cutoff`, and gives the

@@ -1,4 +1,5 @@
 use super::*;
+use crate::engines::log::window::MOST_GAPS;
 
 const MIB: u64 = 1 << 20;
 

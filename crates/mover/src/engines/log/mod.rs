@@ -1,0 +1,8 @@
+//! What the archivers of all engines share: the times that can be reached, the result file, trying again, and objects that are
+//! whole or not there.
+
+pub(crate) mod objects;
+pub(crate) mod report;
+pub(crate) mod retry;
+pub(crate) mod spool;
+pub(crate) mod window;
