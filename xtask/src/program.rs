@@ -50,6 +50,7 @@ pub(crate) fn test_env() -> Result<Vec<(&'static str, OsString)>> {
     let mut env: Vec<_> =
         all.into_iter().map(|(variable, name)| Ok((variable, name.path()?.into_os_string()))).collect::<Result<_>>()?;
     env.push(("KBBACKUP_TEST_POSTGRES", postgres()?.into_os_string()));
+    env.push(("KBBACKUP_TEST_MARIADB", mariadb()?.into_os_string()));
     env.push(("KBBACKUP_TEST_SHELLCHECK", shellcheck()?.into_os_string()));
     Ok(env)
 }
@@ -74,4 +75,14 @@ fn postgres() -> Result<PathBuf> {
     }
     debian::install(&["postgresql-15"])?;
     find().context("the package postgresql-15 has no server")
+}
+
+/// A `MariaDB` server, with the tools of backups and logs beside it; Debian's are installed where there are none.
+fn mariadb() -> Result<PathBuf> {
+    let server = PathBuf::from("/usr/sbin/mariadbd");
+    let tools = ["/usr/bin/mariadb-backup", "/usr/bin/mariadb-binlog"];
+    if !server.exists() || !tools.iter().all(|tool| std::path::Path::new(tool).exists()) {
+        debian::install(&["mariadb-server-core", "mariadb-client", "mariadb-backup"])?;
+    }
+    Ok(server)
 }

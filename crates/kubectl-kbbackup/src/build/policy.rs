@@ -317,7 +317,7 @@ mod tests {
             planned.policy.spec.backup_methods.into_iter().map(|method| method.compatible_method).collect::<Vec<_>>()
         };
         let both: Vec<_> = found.engine.methods.iter().map(|method| (method.name, method.action_set)).collect();
-        assert_eq!(names(&both), [None, Some("full".to_owned())]);
+        assert_eq!(names(&both), [None, Some("full".to_owned()), None]);
         assert_eq!(names(&[("alone", "kbb-mariadb-incremental")]), [None]);
     }
 

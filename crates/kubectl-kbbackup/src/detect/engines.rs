@@ -91,7 +91,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         user_env: &[],
         default_user: "root",
         password_env: &["MARIADB_ROOT_PASSWORD", "MYSQL_ROOT_PASSWORD"],
-        methods: &[full("kbb-mariadb-full"), incremental("kbb-mariadb-incremental")],
+        methods: &[full("kbb-mariadb-full"), incremental("kbb-mariadb-incremental"), log("kbb-mariadb-continuous")],
     },
     Engine {
         name: "mysql",

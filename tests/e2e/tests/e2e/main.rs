@@ -21,6 +21,8 @@ mod interop;
 mod kubeblocks;
 mod main_job;
 mod mariadb;
+mod mariadb_pitr;
+mod moments;
 mod mysql;
 mod namespaces;
 mod pitr;

@@ -10,7 +10,7 @@ use crate::begin;
 use crate::recipes::{account, amid, lose, method, policy, restore, restored, take};
 
 /// The account of the page that people read, with the password that the policy's Secret has.
-fn create_account(server: &Server) {
+pub(crate) fn create_account(server: &Server) {
     let password = BACKUP_PASSWORD.replace('\\', r"\\").replace('\'', r"\'");
     server.sql(&account("MariaDB").replace('…', &password)).unwrap();
 }

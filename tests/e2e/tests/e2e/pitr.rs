@@ -1,10 +1,8 @@
 //! PostgreSQL by the shipped ActionSets: a full backup, increments and the log of a database under load; all of it is lost; it comes
 //! back at random times and positions, each time exactly the prefix of the ledger.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kbbackup_e2e::{LIMIT, S3_KEYS, drop_s3_repo, ended, phase, s3_repo};
@@ -16,70 +14,11 @@ use kbbackup_testing::postgres::{Content, Postgres};
 use serde_json::{Value, json};
 
 use crate::begin;
+use crate::moments::{Random, Samples, archiving, end, rows_at, schedule, targets};
 use crate::recipes::{account, method, policy, restore, restored};
 
 const DATA: &str = "/var/lib/postgresql/data";
 const PASSWORD: &str = "correct-horse-7";
-
-/// How many random times are restored; `cargo xtask test pitr --targets N` says so.
-fn targets() -> usize {
-    std::env::var("KBBACKUP_PITR_TARGETS").ok().and_then(|number| number.parse().ok()).unwrap_or(2)
-}
-
-/// Numbers that nobody has chosen; the seed is printed, so that they can be had again.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let seed = std::env::var("KBBACKUP_PITR_SEED").ok().and_then(|seed| seed.parse().ok());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let seed = seed.unwrap_or(now.as_secs());
-        println!("KBBACKUP_PITR_SEED={seed}");
-        Self(seed)
-    }
-
-    /// One of `from` to `to`, the last one included.
-    fn between(&mut self, from: i64, to: i64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        from + (self.0 >> 33) as i64 % (to - from + 1)
-    }
-}
-
-/// How long the ledger was at which time, by the clock that the database's node has, too.
-struct Samples {
-    taken: Arc<Mutex<Vec<(Timestamp, usize)>>>,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Samples {
-    fn start(ledger: Arc<Ledger>) -> Self {
-        let (taken, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (all, ends) = (taken.clone(), stop.clone());
-        let thread = std::thread::spawn(move || {
-            while !ends.load(Ordering::Relaxed) {
-                // The time is from before the look, so what is counted may have come a little later.
-                let now = Timestamp::now();
-                all.lock().unwrap().push((now, ledger.len()));
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        });
-        Self { taken, stop, thread }
-    }
-
-    fn end(self) -> Vec<(Timestamp, usize)> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap();
-        self.taken.lock().unwrap().clone()
-    }
-}
-
-/// How many rows a database of the time `at` may have: what was acknowledged before, and no more than what had begun.
-fn rows_at(samples: &[(Timestamp, usize)], at: Timestamp) -> std::ops::RangeInclusive<usize> {
-    let after = samples.iter().position(|(time, _)| *time > at).expect("the ledger went on behind the target");
-    // The look before the last one was over at the time of the last one.
-    samples[after.saturating_sub(2)].1..=samples[after].1 + 2
-}
 
 /// A database with its backups, before it is lost.
 struct Source {
@@ -88,18 +27,6 @@ struct Source {
     incremental: bool,
     /// Name of the continuous backup.
     log: String,
-}
-
-fn end(object: &Value) -> Option<Timestamp> {
-    object["status"]["timeRange"]["end"].as_str().and_then(|end| end.parse().ok())
-}
-
-fn schedule() -> Value {
-    json!({
-        "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "BackupSchedule", "metadata": {"name": "pg"},
-        "spec": {"backupPolicyName": "pg", "schedules": [
-            {"backupMethod": "log", "enabled": true, "cronExpression": "*/5 * * * *", "retentionPeriod": "7d"}]},
-    })
 }
 
 impl Source {
@@ -124,14 +51,8 @@ impl Source {
         }
         let mut policy = policy("pg", &labels, "postgres", "postgres", &methods);
         policy["spec"]["backupRepoName"] = json!(repo);
-        space.kubectl.apply(&list(&[policy, schedule()]).to_string()).unwrap();
-        let log = (0..240).find_map(|_| {
-            std::thread::sleep(Duration::from_millis(250));
-            let all = space.kubectl.get(&["backups", "-l", "dataprotection.kubeblocks.io/backup-schedule=pg"]).unwrap();
-            all["items"][0]["metadata"]["name"].as_str().map(str::to_owned)
-        });
-        let log = log.expect("the schedule makes the backup");
-        space.kubectl.wait_for("backup", &log, LIMIT, |object| end(object).is_some()).unwrap();
+        space.kubectl.apply(&list(&[policy, schedule("pg")]).to_string()).unwrap();
+        let log = archiving(space, "pg");
         Self { postgres, image, incremental, log }
     }
 }

@@ -1,0 +1,223 @@
+//! MariaDB by the shipped ActionSets: a full backup, an increment and the binary log of a database under load; all of it is lost; it
+//! comes back at moments of every kind, each time exactly the prefix of the ledger.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kbbackup_e2e::{LIMIT, phase};
+use kbbackup_testing::fixtures::list;
+use kbbackup_testing::ledger::{Entry, Ledger};
+use kbbackup_testing::mysql::{self, DATA, MARIADB, MARIADB_10, Product, Server};
+use kbbackup_testing::namespace::TempNamespace;
+use serde_json::{Value, json};
+
+use crate::begin;
+use crate::mariadb::create_account;
+use crate::moments::{Random, Samples, archiving, end, rows_at, schedule, targets};
+use crate::recipes::{lose, method, policy, restore, restored, take};
+
+/// What a restore is to reach, and what it must have then.
+struct Target {
+    what: &'static str,
+    time: Timestamp,
+    parameters: Vec<(&'static str, String)>,
+    rows: RangeInclusive<usize>,
+    /// Whether the long transaction and the altered table are there; `None` where either is right.
+    long: Option<bool>,
+    altered: Option<bool>,
+}
+
+/// What happened beside the ledger.
+struct Events {
+    /// Before any of it, and behind all of it.
+    first: Timestamp,
+    last: Timestamp,
+    /// When nothing was written.
+    idle: Timestamp,
+    /// Where a file began, and how many rows there were.
+    border: (String, RangeInclusive<usize>),
+    /// While a transaction was open that was committed later.
+    within: Timestamp,
+    /// GTID of a change of a table, and how many rows there were.
+    altered: (String, RangeInclusive<usize>),
+}
+
+/// The ledger's length before and after something is done.
+fn around<T>(ledger: &Ledger, action: impl FnOnce() -> T) -> (T, RangeInclusive<usize>) {
+    let before = ledger.len();
+    let done = action();
+    (done, before..=ledger.len() + 1)
+}
+
+/// A time is kept to its second: what was acknowledged before it is there, and nothing that began after that second.
+fn rows_of(samples: &[(Timestamp, usize)], at: Timestamp) -> RangeInclusive<usize> {
+    *rows_at(samples, at).start()..=*rows_at(samples, at + Duration::from_secs(1)).end()
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(Timestamp::now().as_second()).unwrap()
+}
+
+fn live(space: &TempNamespace, server: &Server, ledger: &Arc<Ledger>) -> Events {
+    let full = take(space, "full", "full");
+    ledger.wait_for(ledger.len() + 50).unwrap();
+    take(space, "increment", "incremental");
+    let first = end(&full).unwrap();
+    ledger.wait_for(ledger.len() + 50).unwrap();
+    // Nobody writes for some seconds.
+    server.sql("flush tables with read lock; do sleep(5); unlock tables").unwrap();
+    let idle = Timestamp::from_second(Timestamp::now().as_second() - 2).unwrap();
+    ledger.wait_for(ledger.len() + 50).unwrap();
+    let (_, rows) = around(ledger, || server.sql("flush local binary logs").unwrap());
+    let status = server.sql("show master status").unwrap();
+    let border = (format!("{}:4", status.split('\t').next().unwrap()), rows);
+    std::thread::scope(|scope| {
+        let long =
+            scope.spawn(|| server.sql("begin; insert into app.mark values ('long'); do sleep(6); commit").unwrap());
+        std::thread::sleep(Duration::from_secs(3));
+        let within = now();
+        long.join().unwrap();
+        let alter = "alter table app.mark add column more int; select @@last_gtid";
+        let altered = around(ledger, || server.sql(alter).unwrap());
+        ledger.wait_for(ledger.len() + 50).unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        Events { first, last: now(), idle, border, within, altered }
+    })
+}
+
+fn wanted(
+    random: &mut Random,
+    events: &Events,
+    samples: &[(Timestamp, usize)],
+    entries: &[Entry],
+    window: Timestamp,
+) -> Vec<Target> {
+    let at =
+        |what, time| Target { what, time, parameters: vec![], rows: rows_of(samples, time), long: None, altered: None };
+    let by = |what, target: &str, value: &str, rows: RangeInclusive<usize>| {
+        let parameters = vec![("target", target.to_owned()), ("targetValue", value.to_owned())];
+        Target { parameters, rows, ..at(what, events.first) }
+    };
+    // The last half lies behind both backups.
+    let entry = entries[random.between(entries.len() as i64 / 2, entries.len() as i64 - 10) as usize];
+    let gtid = format!("0-1-{}", entry.after.0);
+    let count = usize::try_from(entry.id).unwrap();
+    let without = Target {
+        parameters: vec![("target", "gtid".into()), ("targetValue", gtid.clone()), ("inclusive", "off".into())],
+        ..by("before a commit", "gtid", &gtid, count - 1..=count - 1)
+    };
+    let (ddl, rows) = &events.altered;
+    let mut before_ddl = by("before a DDL", "gtid", ddl, rows.clone());
+    before_ddl.parameters.push(("inclusive", "off".into()));
+    let mut all = vec![
+        by("at a commit", "gtid", &gtid, count..=count),
+        without,
+        at("in an idle gap", events.idle),
+        by("at a file's border", "position", &events.border.0, events.border.1.clone()),
+        Target { long: Some(false), altered: Some(false), ..at("inside a long transaction", events.within) },
+        Target { long: Some(true), altered: Some(true), ..by("at a DDL", "gtid", ddl, rows.clone()) },
+        Target { long: Some(true), altered: Some(false), ..before_ddl },
+        Target {
+            long: Some(true),
+            altered: Some(true),
+            rows: entries.len()..=entries.len() + 1,
+            parameters: vec![("target", "latest".into())],
+            ..at("the end", events.last)
+        },
+        at("the first time", events.first),
+    ];
+    all[7].time = window;
+    while all.len() < targets() {
+        let time = random.between(events.first.as_second(), events.last.as_second());
+        all.push(at("between two commits", Timestamp::from_second(time).unwrap()));
+    }
+    all
+}
+
+fn comes_back_at_any_moment(test: &str, product: Product) {
+    let (cluster, space) = begin(test).unwrap();
+    let mut random = Random::new();
+    let server = Server::create(&space.kubectl, product, "db", "1Gi").unwrap();
+    create_account(&server);
+    server.fill().unwrap();
+    server.sql("create table app.mark (what varchar(10))").unwrap();
+    let methods = [
+        method("full", "kbb-mariadb-full", DATA, None),
+        method("incremental", "kbb-mariadb-incremental", DATA, Some("full")),
+        method("log", "kbb-mariadb-continuous", DATA, None),
+    ];
+    let policy = policy("db", &mysql::labels(product, "db"), "mariadb", "mysql", &methods);
+    space.kubectl.apply(&list(&[policy, schedule("db")]).to_string()).unwrap();
+    let log = archiving(&space, "db");
+    let load = server.load().unwrap();
+    let ledger = Arc::new(server.ledger().unwrap());
+    let samples = Samples::start(ledger.clone());
+    ledger.wait_for(20).unwrap();
+    let events = live(&space, &server, &ledger);
+    space.kubectl.wait_for("backup", &log, LIMIT, |object| end(object).is_some_and(|end| end > events.last)).unwrap();
+    let samples = samples.end();
+    let entries = Arc::try_unwrap(ledger).ok().expect("nobody else has it").stop().unwrap();
+    drop(load);
+    let gtid = server.sql("select @@gtid_binlog_pos").unwrap();
+    let stored = |object: &Value| object["status"]["extras"][0]["end_gtid"] == gtid.as_str();
+    let object = space.kubectl.wait_for("backup", &log, LIMIT, stored).unwrap();
+    let window = end(&object).unwrap();
+    assert_eq!(object["status"]["extras"].as_array().unwrap().len(), 1, "no gaps: {object}");
+
+    // Everything is lost.
+    let elsewhere = lose(&space, &cluster, &log);
+    let allowed = format!("kbbackup.io/allow-restore-to={}", elsewhere.name);
+    space.kubectl.run(&["annotate", "backup", "--all", "--overwrite", &allowed]).unwrap();
+    for (number, target) in wanted(&mut random, &events, &samples, &entries, window).into_iter().enumerate() {
+        let name = format!("t{number}");
+        let mut object = restore(&name, &log, &space.name, &format!("data-{name}-0"), DATA);
+        object["spec"]["restoreTime"] = json!(target.time.to_string());
+        let parameters = target.parameters.iter().map(|(name, value)| json!({"name": name, "value": value}));
+        object["spec"]["parameters"] = parameters.collect();
+        elsewhere.kubectl.apply(&object.to_string()).unwrap();
+        let reached = restored(&elsewhere, &name);
+        let copy = Server::create(&elsewhere.kubectl, product, &name, "1Gi").unwrap();
+        let position = reached["position"].as_str().unwrap();
+        let rows = usize::try_from(copy.check(&entries, position).unwrap()).unwrap();
+        println!("{}: {} gave {reached}, {rows} rows", target.what, target.time);
+        assert!(target.rows.contains(&rows), "{}: {rows} rows and not {:?}; {reached}", target.what, target.rows);
+        if let Some(long) = target.long {
+            let there = copy.sql("select count(*) from app.mark").unwrap();
+            assert_eq!(there == "1", long, "{}: the long transaction", target.what);
+        }
+        if let Some(altered) = target.altered {
+            let columns =
+                "select count(*) from information_schema.columns where table_schema = 'app' and table_name = 'mark'";
+            assert_eq!(copy.sql(columns).unwrap() == "2", altered, "{}: the column", target.what);
+        }
+        elsewhere.kubectl.run(&["scale", &format!("statefulset/{name}"), "--replicas=0"]).unwrap();
+    }
+    // Before and behind the window: refused with what can be reached.
+    for (name, time) in
+        [("early", events.first - Duration::from_secs(3600)), ("late", window + Duration::from_secs(3600))]
+    {
+        let mut object = restore(name, &log, &space.name, name, DATA);
+        object["spec"]["restoreTime"] = json!(time.to_string());
+        elsewhere.kubectl.apply(&object.to_string()).unwrap();
+        let over = |object: &Value| matches!(phase(object), "Completed" | "Failed");
+        let refused = elsewhere.kubectl.wait_for("restore", name, LIMIT, over).unwrap();
+        assert_eq!(phase(&refused), "Failed", "{name}");
+        let why = refused["status"].to_string();
+        let nearest = if name == "early" { events.first } else { window }.to_string();
+        assert!(why.contains(&nearest), "{name}: {nearest} is not in {why}");
+    }
+    space.kubectl.run(&["delete", "backupschedule", "db", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "backup", "--all", "--timeout=180s"]).unwrap();
+}
+
+#[test]
+fn mariadb_11_8_comes_back_at_any_moment_of_its_log_pitr() {
+    comes_back_at_any_moment("mariadb-pitr", MARIADB);
+}
+
+#[test]
+fn mariadb_10_11_comes_back_at_any_moment_of_its_log_pitr() {
+    comes_back_at_any_moment("mariadb-10-pitr", MARIADB_10);
+}
