@@ -36,6 +36,10 @@ pub(super) async fn validate(
     let access = all_access(ctx, restore, &backup, access.as_ref(), &sets).await?;
     let copy = match restore.annotations().get(annotations::RESTORE_WORKLOAD).filter(|name| !name.is_empty()) {
         None => None,
+        Some(_) if in_place::target(restore).is_some() => {
+            let both = format!("{} and {} exclude each other", annotations::IN_PLACE, annotations::RESTORE_WORKLOAD);
+            return Err(Refusal::fatal(both).into());
+        }
         Some(name) => {
             // A log may have recorded none; its base has.
             let has_one = |backup: &&Backup| backup.annotations().contains_key(annotations::WORKLOAD);

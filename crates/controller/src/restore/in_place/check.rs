@@ -75,10 +75,6 @@ pub(super) fn pairs(restore: &Restore, set: &StatefulSet) -> Result<Vec<Pair>, R
 /// # Errors
 /// [`Error::Refused`] with what stands against it, else those of the API server.
 pub(in crate::restore) async fn check(ctx: &Context, restore: &Restore, name: &str, sets: &[Set]) -> Result<(), Error> {
-    if restore.annotations().contains_key(annotations::RESTORE_WORKLOAD) {
-        let both = format!("{} and {} exclude each other", annotations::IN_PLACE, annotations::RESTORE_WORKLOAD);
-        return Err(Refusal::fatal(both).into());
-    }
     let fills = |set: &Set| set.action_set.spec.restore.as_ref().is_some_and(|recipe| recipe.prepare_data.is_some());
     if !sets.iter().any(fills) {
         return Err(Refusal::fatal(format!(

@@ -19,7 +19,7 @@ fn record(exchanging: bool) -> Record {
         new_volume: "pv-new".into(),
         ..Exchange::default()
     };
-    Record { stateful_set: "set".into(), before: 2, after: 2, exchanging, claims: vec![one] }
+    Record { stateful_set: "set".into(), before: 2, after: 2, exchanging, claims: vec![one], ..Record::default() }
 }
 
 fn set(replicas: i32) -> Value {
