@@ -50,7 +50,9 @@ impl Source {
             methods.push(method("incremental", "kbb-postgres-incremental", DATA, Some("full")));
         }
         let mut policy = policy("pg", &labels, "postgres", "postgres", &methods);
-        policy["spec"]["backupRepoName"] = json!(repo);
+        if let Some(repo) = repo {
+            policy["spec"]["backupRepoName"] = json!(repo);
+        }
         space.kubectl.apply(&list(&[policy, schedule("pg")]).to_string()).unwrap();
         let log = archiving(space, "pg");
         Self { postgres, image, incremental, log }
