@@ -24,8 +24,13 @@ impl File {
     }
 
     fn event(&mut self, kind: u8, time: u32, body: &[u8]) -> &mut Self {
+        let next = self.0.len() + HEADER + body.len() + CHECKSUM;
+        self.event_before(next as u32, kind, time, body)
+    }
+
+    /// An event that says where the next one begins.
+    fn event_before(&mut self, next: u32, kind: u8, time: u32, body: &[u8]) -> &mut Self {
         let size = (HEADER + body.len() + CHECKSUM) as u32;
-        let next = self.0.len() as u32 + size;
         let mut event = time.to_le_bytes().to_vec();
         event.push(kind);
         event.extend(1_u32.to_le_bytes());
@@ -134,6 +139,27 @@ fn what_does_not_follow_is_refused() {
     let mut file = File::new(&[]);
     file.event(kind::INCIDENT, TIME, &[0; 3]);
     assert!(read(&file.0, 9).unwrap().incident());
+}
+
+#[test]
+fn a_position_may_be_left_out_within_a_transaction_alone() {
+    let mut file = File::new(&[]);
+    file.gtid(1, TIME, 0).event_before(0, kind::XID, TIME, &[0; 8]).gtid(2, TIME, 0);
+    let mut events = read(&file.0, 50).unwrap();
+    assert_eq!(events.groups().len(), 1);
+    // What is missing within is told by what comes behind.
+    let first = MAGIC.len() + Header::read(&file.0[4..]).unwrap().size;
+    let (list, xid) = (Header::read(&file.0[first..]).unwrap().size, HEADER + 8 + CHECKSUM);
+    let begin = first + list;
+    let gtid = Header::read(&file.0[begin..]).unwrap().size;
+    let without = [&file.0[..begin + gtid], &file.0[begin + gtid + xid..]].concat();
+    assert!(read(&without, 50).is_err());
+    let mut file = File::new(&[]);
+    file.event_before(0, kind::ROTATE, TIME, &[0; 20]);
+    assert!(read(&file.0, 50).err().unwrap().text.contains("does not end where it says"));
+    let mut file = File::new(&[]);
+    file.gtid(1, TIME, 0).event_before(7, kind::QUERY, TIME, &[0; 20]);
+    assert!(read(&file.0, 50).err().unwrap().text.contains("does not end where it says"));
 }
 
 #[test]
