@@ -75,31 +75,13 @@ pub(crate) fn prepare(root: &Path, options: &Options, engines: &[&str]) -> Resul
 fn our_image(cluster: &Cluster, name: &str, path: &str, binary: &Path) -> Result<String> {
     let digest = hex::encode(Sha256::digest(std::fs::read(binary)?));
     let tag = format!("kbbackup.test/{name}:{}", &digest[..12]);
-    load(cluster, &tag, path, binary)?;
+    let config = Config { entrypoint: vec![path.to_owned()], user: "65532:65532".to_owned(), ..Config::default() };
+    let image = image::scratch(&tag, &[Entry::new(path, binary, 0o755)], &config)?;
+    cluster.load(&image)?;
     Ok(tag)
 }
 
-fn load(cluster: &Cluster, tag: &str, path: &str, binary: &Path) -> Result<()> {
-    let config = Config { entrypoint: vec![path.to_owned()], user: "65532:65532".to_owned(), ..Config::default() };
-    cluster.load(&image::scratch(tag, &[Entry::new(path, binary, 0o755)], &config)?)
-}
-
 impl Site {
-    /// Loads the images of this checkout under the tags of versions, as a registry would have them: for upgrades.
-    pub(crate) fn load_versions(&self, versions: &[&str]) -> Result<()> {
-        let binaries = &self.binaries;
-        for version in versions {
-            load(
-                &self.cluster,
-                &format!("kbbackup.test/controller:{version}"),
-                "/kbbackup-controller",
-                &binaries.controller,
-            )?;
-            load(&self.cluster, &format!("kbbackup.test/mover:{version}"), "/datasafed", &binaries.mover)?;
-        }
-        Ok(())
-    }
-
     /// What a person types to work with this site.
     pub(crate) fn how_to_use(&self) -> Vec<String> {
         vec![

@@ -150,7 +150,6 @@ fn end_to_end(root: &Path, args: &Args, only: Option<&str>) -> Result<()> {
         }
     }
     if passed && only.is_none_or(|only| only.contains("chaos")) {
-        site.load_versions(&["0.0.9", env!("CARGO_PKG_VERSION")])?;
         passed = suite(&["--test-threads", "1", "chaos"]).status()?.success();
     }
     ensure!(passed, "the end-to-end tests failed; the cluster is left running: {}", site.how_to_use().join("; "));

@@ -38,7 +38,6 @@ mod snapshot_pitr;
 mod snapshots;
 mod sweep;
 mod tls;
-mod upgrade;
 mod volumes;
 mod walk;
 
