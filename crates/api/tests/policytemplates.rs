@@ -76,7 +76,9 @@ fn faults(value: &Value, schema: &Value, at: &str, into: &mut Vec<String>) {
             if !within(items.len(), "minItems", "maxItems") {
                 into.push(format!("{at} has {} entries", items.len()));
             }
-            items.iter().for_each(|item| faults(item, &schema["items"], at, into));
+            for item in items {
+                faults(item, &schema["items"], at, into);
+            }
         }
         Value::String(text) => {
             let matches =

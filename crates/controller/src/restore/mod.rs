@@ -111,7 +111,7 @@ async fn begin(ctx: &Context, restore: Restore) -> Result<Action, Error> {
                 refusal.to_string(),
                 now,
             );
-            return refuse(ctx, restore, status, &refusal).await;
+            return Box::pin(refuse(ctx, restore, status, &refusal)).await;
         }
         other => other?,
     };
@@ -132,7 +132,7 @@ async fn begin(ctx: &Context, restore: Restore) -> Result<Action, Error> {
                 why.clone(),
                 now,
             );
-            return refuse(ctx, restore, status, &Refusal::not_yet(LONG, why)).await;
+            return Box::pin(refuse(ctx, restore, status, &Refusal::not_yet(LONG, why))).await;
         }
         Repo::None => None,
         Repo::Ready(access) => Some(access),
@@ -156,7 +156,7 @@ async fn begin(ctx: &Context, restore: Restore) -> Result<Action, Error> {
                 message,
                 now,
             );
-            return refuse(ctx, restore, status, &refusal).await;
+            return Box::pin(refuse(ctx, restore, status, &refusal)).await;
         }
         other => other?,
     };
@@ -194,12 +194,12 @@ async fn advance(ctx: &Context, restore: Restore) -> Result<Action, Error> {
     let (restore, turn) = match Box::pin(in_place::turn(ctx, restore.clone(), &mut status)).await {
         Ok(turn) => turn,
         Err(Error::Refused(refusal)) => {
-            return stuck(ctx, restore, status, &refusal, RestoreCondition::VolumesExchanged).await;
+            return Box::pin(stuck(ctx, restore, status, &refusal, RestoreCondition::VolumesExchanged)).await;
         }
         Err(error) => return Err(error),
     };
     if let Some(stage) = turn {
-        return conclude(ctx, restore, status, stage).await;
+        return Box::pin(conclude(ctx, restore, status, stage)).await;
     }
     let ground = async {
         let backup = observe::source(ctx, &restore).await?;
@@ -219,15 +219,15 @@ async fn advance(ctx: &Context, restore: Restore) -> Result<Action, Error> {
     let ground = match Box::pin(ground).await {
         Ok(ground) => ground,
         Err(Error::Refused(refusal)) => {
-            return stuck(ctx, restore, status, &refusal, RestoreCondition::ValidationPassed).await;
+            return Box::pin(stuck(ctx, restore, status, &refusal, RestoreCondition::ValidationPassed)).await;
         }
         Err(error) => return Err(error),
     };
     match stages::run(ctx, &restore, &ground, &mut status).await {
-        Ok(stage) => conclude(ctx, restore, status, stage).await,
+        Ok(stage) => Box::pin(conclude(ctx, restore, status, stage)).await,
         Err(Error::Refused(refusal)) => {
             let stage = stages::current(&restore, &status);
-            stuck(ctx, restore, status, &refusal, stage).await
+            Box::pin(stuck(ctx, restore, status, &refusal, stage)).await
         }
         Err(error) => Err(error),
     }

@@ -58,7 +58,7 @@ pub(crate) async fn run(ui: &Ui, cli: &Cli) -> Result<Exit> {
         Command::Update(args) => update::run(ui, app, args).await,
         Command::Cancel(args) => cancel::run(ui, app, args).await,
         Command::Delete(args) => delete::run(ui, app, args).await,
-        Command::Restore(args) => restore::run(ui, app, args).await,
+        Command::Restore(args) => Box::pin(restore::run(ui, app, args)).await,
         Command::Restores(command) => restores::run(ui, app, command).await,
         Command::Schedule(command) => schedule::run(ui, app, command).await,
         Command::Status(args) => status::run(ui, app, args).await,

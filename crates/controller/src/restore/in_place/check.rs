@@ -157,8 +157,8 @@ fn sizes(restore: &Restore, sets: &[Set]) -> Result<(), Refusal> {
         let Some(template) = known.iter().find(|template| template.name_any() == volume) else { continue };
         let before = template.spec.as_ref().and_then(|spec| storage(spec.resources.as_ref()));
         let now = storage(claim.wish.volume_claim_spec.resources.as_ref());
-        let bytes = |size: &Option<&str>| size.and_then(layout::parse_size);
-        if let (Some(least), Some(size)) = (bytes(&before), bytes(&now))
+        let bytes = |size: Option<&str>| size.and_then(layout::parse_size);
+        if let (Some(least), Some(size)) = (bytes(before), bytes(now))
             && size < least
         {
             return Err(Refusal::fatal(format!(

@@ -156,7 +156,7 @@ fn commit(record: &Record, seen: &Seen) -> Step {
 /// What is not as it was recorded, before anything was exchanged.
 fn changed(one: &Exchange, seen: &SeenClaim) -> Option<String> {
     let Exchange { claim, temporary, new_volume, .. } = one;
-    if seen.claim.as_ref().and_then(|claim| claim.uid()) != one.old_uid {
+    if seen.claim.as_ref().and_then(kube::ResourceExt::uid) != one.old_uid {
         return Some(format!("claim {claim} is not the one any more that it was when the restore began"));
     }
     if let Some(old) = &one.old_volume

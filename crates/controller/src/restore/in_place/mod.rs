@@ -63,7 +63,7 @@ pub(super) async fn turn(
     // The Jobs have mounted the claims that are exchanged; their success is on record.
     ending::delete_jobs(ctx, &restore).await?;
     let (restore, record) = noted(ctx, restore, &name).await?;
-    let (restore, record, pause) = exchange(ctx, restore, record, &name).await?;
+    let (restore, record, pause) = Box::pin(exchange(ctx, restore, record, &name)).await?;
     let generation = restore.metadata.generation;
     let mut tell =
         |of, holds, reason, message: String| condition(status, generation, of, holds, reason, message, ctx.now());
@@ -203,7 +203,7 @@ pub(super) async fn leave(ctx: &Context, restore: &Restore) -> Result<Option<Act
     if set.is_none_or(|set| set.uid().as_deref() != Some(&record.stateful_set)) {
         return Ok(None);
     }
-    match exchange(ctx, restore.clone(), record, name).await? {
+    match Box::pin(exchange(ctx, restore.clone(), record, name)).await? {
         (restore, _, Pause::Wait(why)) => {
             let notes = BTreeMap::from([(annotations::WAITING_FOR, Some(why))]);
             ending::note(ctx, restore, notes).await?;
