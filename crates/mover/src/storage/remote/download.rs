@@ -79,7 +79,7 @@ impl Download {
             before => self.after(before.map(|stretch| stretch.pace)).await?,
         };
         let asked = Instant::now();
-        let Some(chunk) = stretch.stream.try_next().await.map_err(cause)? else {
+        let Some(chunk) = stretch.stream.try_next().await.map_err(|error| cause(&error))? else {
             return Err(Error::new(Cause::Damaged, format!("the object ended {} bytes early", self.size - self.at)));
         };
         stretch.pace.waited += asked.elapsed();
@@ -111,7 +111,7 @@ impl Download {
 }
 
 /// A store's error that was packed into one of the system's.
-fn cause(error: std::io::Error) -> Error {
+fn cause(error: &std::io::Error) -> Error {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<opendal::Error>());
     inner.map_or_else(|| Error::other(error.to_string()), failure)
 }
