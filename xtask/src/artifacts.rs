@@ -1,9 +1,10 @@
 //! What is shipped: the three binaries, statically linked, and the images that hold them.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
+
+use crate::cargo;
 
 /// Where the binaries of one build lie.
 #[derive(Clone, Debug)]
@@ -17,10 +18,33 @@ pub(crate) struct Binaries {
 }
 
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Built together or one by one, what they depend on has the same features.
+const PACKAGES: [&str; 3] = ["kbbackup-mover", "kbbackup-controller", "kubectl-kbbackup"];
 
-/// Builds the release binaries, linked statically so that they run in any image.
-pub(crate) fn build(root: &Path) -> Result<Binaries> {
-    let built = cargo(root, "release", TARGET, &["kbbackup-mover", "kbbackup-controller", "kubectl-kbbackup"])?;
+/// How they are built: the profiles of the workspace's `Cargo.toml`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// In a third of the time of a release, for what is tried on a cluster.
+    Trial,
+    /// What images hold, and what is measured.
+    Release,
+    /// The plugin that people fetch.
+    Dist,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Trial => "trial",
+            Self::Release => "release",
+            Self::Dist => "dist",
+        }
+    }
+}
+
+/// Builds all binaries, linked statically so that they run in any image.
+pub(crate) fn build(root: &Path, profile: Profile) -> Result<Binaries> {
+    let built = compile(root, profile, TARGET, &[])?;
     let bin = target_dir(root).join("kubectl-plugin");
     std::fs::create_dir_all(&bin)?;
     for name in ["kubectl-kbbackup", "kubectl_complete-kbbackup"] {
@@ -32,26 +56,18 @@ pub(crate) fn build(root: &Path) -> Result<Binaries> {
     Ok(Binaries { bin, controller: built.join("kbbackup-controller"), mover: built.join("datasafed") })
 }
 
-/// Builds the mover alone, the same way.
-pub(crate) fn mover(root: &Path) -> Result<PathBuf> {
-    Ok(cargo(root, "release", TARGET, &["kbbackup-mover"])?.join("datasafed"))
+/// Builds one binary alone, the same way, and gives its path.
+pub(crate) fn one(root: &Path, profile: Profile, target: &str, name: &str) -> Result<PathBuf> {
+    Ok(compile(root, profile, target, &["--bin", name])?.join(name))
 }
 
-/// Builds the plugin alone, the same way.
-pub(crate) fn plugin(root: &Path) -> Result<PathBuf> {
-    Ok(cargo(root, "release", TARGET, &["kubectl-kbbackup"])?.join("kubectl-kbbackup"))
-}
-
-/// Builds packages by a profile of the workspace, for a target of Rust's. Returns the folder with their binaries.
-pub(crate) fn cargo(root: &Path, profile: &str, target: &str, packages: &[&str]) -> Result<PathBuf> {
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root).args(["build", "--quiet", "--locked", "--profile", profile, "--target", target]);
-    for package in packages {
-        command.args(["-p", package]);
-    }
-    let status = command.env("RUSTFLAGS", "-C target-feature=+crt-static").status().context("cannot run cargo")?;
-    ensure!(status.success(), "cargo build --profile {profile} --target {target} failed");
-    Ok(target_dir(root).join(target).join(profile))
+/// Returns the folder with the binaries.
+fn compile(root: &Path, profile: Profile, target: &str, which: &[&str]) -> Result<PathBuf> {
+    let mut build = cargo::command(root, &["build", "--quiet", "--locked", "--target", target]);
+    build.args(["--profile", profile.name()]).args(PACKAGES.map(|package| format!("--package={package}"))).args(which);
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo::run(build, &format!("cargo build --profile {} --target {target} failed", profile.name()))?;
+    Ok(target_dir(root).join(target).join(profile.name()))
 }
 
 fn target_dir(root: &Path) -> PathBuf {

@@ -7,11 +7,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{actionsets, chart, ui};
+use crate::{actionsets, cargo, chart, ui};
 
 /// Writes the generated files anew
 #[derive(clap::Args)]
@@ -26,20 +25,15 @@ struct Generated {
     /// Where the files lie. Everything in there is generated.
     directory: &'static str,
     /// The example that writes them into the directory that is its only argument.
-    package: &'static str,
     example: &'static str,
 }
 
-const GENERATED: &[Generated] = &[Generated {
-    what: "custom resource definitions",
-    directory: "deploy/crds",
-    package: "kbbackup-api",
-    example: "crds",
-}];
+const GENERATED: &[Generated] =
+    &[Generated { what: "custom resource definitions", directory: "deploy/crds", example: "crds" }];
 
-/// What is written by the tests that compare it with its table, by package and target: rights and settings of the operator,
-/// reference and manual pages of the plugin.
-const WRITTEN_BY_TESTS: [(&str, &str); 2] = [("kbbackup-controller", "--lib"), ("kubectl-kbbackup", "--bins")];
+/// What is written by the tests that compare it with its table: rights and settings of the operator, reference and manual pages of
+/// the plugin.
+const WRITERS: &str = "is_that_of_the_table";
 
 /// Writes all generated files, or checks that they are what they would be.
 pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
@@ -59,9 +53,9 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
         }
     }
     if !check {
-        for (package, target) in WRITTEN_BY_TESTS {
-            write_by_tests(root, package, target)?;
-        }
+        let mut tests = cargo::test(root, &["--lib", "--bins", "--", WRITERS]);
+        tests.env("UPDATE_MANIFESTS", "1").stdout(std::process::Stdio::null());
+        cargo::run(tests, "the tests that write rights, settings and reference failed")?;
     }
     // The chart copies what the others have written.
     for (what, generate) in [
@@ -79,25 +73,10 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
     Ok(())
 }
 
-fn write_by_tests(root: &Path, package: &str, target: &str) -> Result<()> {
-    let mut tests = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    tests.current_dir(root).args(["test", "--quiet", "--package", package, target, "--"]);
-    tests.arg("is_that_of_the_table").env("UPDATE_MANIFESTS", "1").stdout(std::process::Stdio::null());
-    let status = tests.status().with_context(|| format!("cannot start the generator of {package}"))?;
-    ensure!(status.success(), "the generator of {package} failed ({status})");
-    Ok(())
-}
-
 fn generate(root: &Path, generated: &Generated, directory: &Path) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .current_dir(root)
-        .args(["run", "--quiet", "--package", generated.package, "--example", generated.example, "--"])
-        .arg(directory)
-        .status()
-        .with_context(|| format!("cannot start the generator of the {}", generated.what))?;
-    ensure!(status.success(), "the generator of the {} failed ({status})", generated.what);
-    Ok(())
+    let mut generator = cargo::example(root, generated.example);
+    generator.arg(directory);
+    cargo::run(generator, &format!("the generator of the {} failed", generated.what))
 }
 
 /// What has to be done to one file.

@@ -7,6 +7,7 @@ use anyhow::Result;
 use kbbackup_testing::kubectl::Kubectl;
 use kbbackup_testing::main_job::{Figures, Job};
 
+use crate::artifacts::Profile;
 use crate::site::{self, Site};
 use crate::ui;
 
@@ -28,7 +29,7 @@ const NAMESPACE: &str = "kbbackup-demo";
 /// Runs the demo.
 pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     let begin = Instant::now();
-    let site = site::prepare(root, &args.cluster, site::POSTGRES)?;
+    let site = site::prepare(root, &args.cluster, site::POSTGRES, Profile::Trial)?;
     let prepared = begin.elapsed();
 
     let kubectl = &site.kubectl;

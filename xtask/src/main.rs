@@ -8,6 +8,7 @@ use clap::Parser;
 mod actionsets;
 mod artifacts;
 mod bench;
+mod cargo;
 mod chart;
 mod cluster;
 mod codegen;

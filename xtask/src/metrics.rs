@@ -1,17 +1,15 @@
 //! The operator's metrics, checked as `promtool check metrics` checks them.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::cargo;
 use crate::cluster::{go, sh};
 
 /// Fails if a name, a unit, a help or a type breaks a rule of Prometheus.
 pub(crate) fn check(root: &Path) -> Result<()> {
-    let mut example = Command::new(env!("CARGO"));
-    example.current_dir(root).args(["run", "--quiet", "--locked", "-p", "kbbackup-controller", "--example", "metrics"]);
-    let example = example.output().context("cannot run cargo")?;
+    let example = cargo::example(root, "metrics").output().context("cannot run cargo")?;
     ensure!(
         example.status.success(),
         "the example of all metrics failed: {}",

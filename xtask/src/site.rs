@@ -7,7 +7,7 @@ use anyhow::Result;
 use kbbackup_testing::kubectl::Kubectl;
 use sha2::{Digest as _, Sha256};
 
-use crate::artifacts::{self, Binaries};
+use crate::artifacts::{self, Binaries, Profile};
 use crate::cluster::image::{self, Config, Entry};
 use crate::cluster::{self, Cluster, Options};
 use crate::ui;
@@ -40,11 +40,11 @@ pub(crate) const ENGINES: &[&str] = &[
 ];
 
 /// Brings up the cluster with the images of `engines`, builds and loads ours, installs the operator with its embedded repository.
-pub(crate) fn prepare(root: &Path, options: &Options, engines: &[&str]) -> Result<Site> {
+pub(crate) fn prepare(root: &Path, options: &Options, engines: &[&str], profile: Profile) -> Result<Site> {
     let was_up = cluster::is_up(options);
     let options = Options { images: engines.iter().map(|&name| name.to_owned()).collect(), ..options.clone() };
     let cluster = cluster::up(&options)?;
-    let binaries = ui::long_step("build operator, mover and plugin", || artifacts::build(root))?;
+    let binaries = ui::long_step("build operator, mover and plugin", || artifacts::build(root, profile))?;
     let controller = our_image(&cluster, "controller", "/kbbackup-controller", &binaries.controller)?;
     let mover = our_image(&cluster, "mover", "/datasafed", &binaries.mover)?;
 
@@ -75,13 +75,31 @@ pub(crate) fn prepare(root: &Path, options: &Options, engines: &[&str]) -> Resul
 fn our_image(cluster: &Cluster, name: &str, path: &str, binary: &Path) -> Result<String> {
     let digest = hex::encode(Sha256::digest(std::fs::read(binary)?));
     let tag = format!("kbbackup.test/{name}:{}", &digest[..12]);
-    let config = Config { entrypoint: vec![path.to_owned()], user: "65532:65532".to_owned(), ..Config::default() };
-    let image = image::scratch(&tag, &[Entry::new(path, binary, 0o755)], &config)?;
-    cluster.load(&image)?;
+    load(cluster, &tag, path, binary)?;
     Ok(tag)
 }
 
+fn load(cluster: &Cluster, tag: &str, path: &str, binary: &Path) -> Result<()> {
+    let config = Config { entrypoint: vec![path.to_owned()], user: "65532:65532".to_owned(), ..Config::default() };
+    cluster.load(&image::scratch(tag, &[Entry::new(path, binary, 0o755)], &config)?)
+}
+
 impl Site {
+    /// Loads the images of this checkout under the tags of versions, as a registry would have them: for upgrades.
+    pub(crate) fn load_versions(&self, versions: &[&str]) -> Result<()> {
+        let binaries = &self.binaries;
+        for version in versions {
+            load(
+                &self.cluster,
+                &format!("kbbackup.test/controller:{version}"),
+                "/kbbackup-controller",
+                &binaries.controller,
+            )?;
+            load(&self.cluster, &format!("kbbackup.test/mover:{version}"), "/datasafed", &binaries.mover)?;
+        }
+        Ok(())
+    }
+
     /// What a person types to work with this site.
     pub(crate) fn how_to_use(&self) -> Vec<String> {
         vec![

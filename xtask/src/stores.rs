@@ -4,21 +4,17 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::cluster::cache::{self, Key};
 use crate::cluster::{debian, go, sh};
-use crate::ui;
+use crate::{cargo, ui};
 
 /// Runs the part of the suite that needs these servers; the rest runs with the unit tests.
 pub(crate) fn check(root: &Path) -> Result<()> {
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-mover"]);
-    command
-        .args(["--test", "conformance", "--test", "sftp", "--test", "ftp", "--", "--ignored"])
-        .env("KBBACKUP_TEST_SERVERS", servers(root)?);
-    ensure!(command.status().context("cannot run cargo")?.success(), "a back end does not do what it must");
-    Ok(())
+    let mut tests = cargo::test(root, &["--test", "mover", "--", "--ignored"]);
+    tests.env("KBBACKUP_TEST_SERVERS", servers(root)?);
+    cargo::run(tests, "a back end does not do what it must")
 }
 
 /// A folder with a link to each server.

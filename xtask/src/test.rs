@@ -1,12 +1,12 @@
 //! All tests, or one kind of them.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::artifacts::Profile;
 use crate::cluster::{self, Options, s3};
-use crate::{chart, codegen, deny, dist, metrics, program, site, stores, ui};
+use crate::{cargo, chart, codegen, deny, dist, metrics, program, site, stores, ui};
 
 /// Runs the tests: all of them, or the kinds named
 #[derive(clap::Args)]
@@ -96,10 +96,11 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     let kinds = if args.kinds.is_empty() { &ALL[..] } else { &args.kinds };
     for kind in kinds {
         ui::long_step(kind.name(), || match kind {
-            Kind::Fmt => cargo(root, &["fmt", "--all", "--check"]),
+            Kind::Fmt => cargo::run(cargo::command(root, &["fmt", "--all", "--check"]), "cargo fmt finds something"),
             Kind::Codegen => codegen::run(root, true),
             Kind::Clippy => {
-                cargo(root, &["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
+                let words = ["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+                cargo::run(cargo::command(root, &words), "cargo clippy finds something")
             }
             Kind::Deny => deny::check(root),
             Kind::Unit => units(root, args.soak),
@@ -122,7 +123,7 @@ const LONGEST: &str = "schedule::ten_runs_keep_exactly_what_they_should";
 fn end_to_end(root: &Path, args: &Args, only: Option<&str>) -> Result<()> {
     // What an operator asks for when it starts for the first time counts as well.
     let since = jiff::Timestamp::now().to_string();
-    let site = site::prepare(root, &args.cluster, site::ENGINES)?;
+    let site = site::prepare(root, &args.cluster, site::ENGINES, Profile::Trial)?;
     for server in [s3::Server::Versitygw, s3::Server::Rclone, s3::Server::Vanishing] {
         s3::up(&site.cluster, server)?;
     }
@@ -130,8 +131,7 @@ fn end_to_end(root: &Path, args: &Args, only: Option<&str>) -> Result<()> {
         api_server(root, &site)?;
     }
     let suite = |words: &[&str]| {
-        let mut command = Command::new(env!("CARGO"));
-        command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-e2e", "--test", "e2e", "--"]);
+        let mut command = cargo::test(root, &["--test", "e2e", "--"]);
         command.args(words).args(only).envs(site.test_env());
         if let Some(targets) = args.targets {
             command.env("KBBACKUP_PITR_TARGETS", targets.to_string());
@@ -150,6 +150,7 @@ fn end_to_end(root: &Path, args: &Args, only: Option<&str>) -> Result<()> {
         }
     }
     if passed && only.is_none_or(|only| only.contains("chaos")) {
+        site.load_versions(&["0.0.9", env!("CARGO_PKG_VERSION")])?;
         passed = suite(&["--test-threads", "1", "chaos"]).status()?.success();
     }
     ensure!(passed, "the end-to-end tests failed; the cluster is left running: {}", site.how_to_use().join("; "));
@@ -165,11 +166,9 @@ fn rights(root: &Path, site: &site::Site, since: &str) -> Result<()> {
         ui::note("this cluster's audit log is not at hand: the roles are not compared with what was asked for");
         return Ok(());
     };
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-e2e", "--test", "rights"]);
+    let mut command = cargo::test(root, &["--test", "rights"]);
     command.env("KBBACKUP_E2E_AUDIT_LOG", log).env("KBBACKUP_E2E_SINCE", since);
-    ensure!(command.status().context("cannot run cargo")?.success(), "the roles are not what the code uses");
-    Ok(())
+    cargo::run(command, "the roles are not what the code uses")
 }
 
 /// What a real API server makes of our definitions. The operator rests meanwhile: it would edit the objects of the test.
@@ -177,28 +176,19 @@ fn api_server(root: &Path, site: &site::Site) -> Result<()> {
     let operator = site.kubectl.in_namespace("kbbackup-system");
     operator.run(&["scale", "deployment/kbbackup-controller", "--replicas=0"])?;
     operator.run(&["wait", "--for=delete", "pod", "-l", "kbbackup.io/part=operator", "--timeout=60s"])?;
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root).args(["test", "--quiet", "--locked", "-p", "kbbackup-api", "--test", "server"]);
-    command.args(["--", "--ignored"]).envs(site.kubectl_env());
-    ensure!(command.status().context("cannot run cargo")?.success(), "the API server disagrees with the contract");
+    let mut command = cargo::test(root, &["--test", "server", "--", "--ignored"]);
+    command.envs(site.kubectl_env());
+    cargo::run(command, "the API server disagrees with the contract")?;
     operator.run(&["scale", "deployment/kbbackup-controller", "--replicas=1"])?;
     operator.run(&["rollout", "status", "deployment/kbbackup-controller", "--timeout=120s"]).map(drop)
 }
 
 /// Everything that needs no cluster, beside the programs that some of it is compared with.
 fn units(root: &Path, soak: bool) -> Result<()> {
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root).args(["test", "--quiet", "--locked", "--workspace", "--exclude", "kbbackup-e2e"]);
+    let mut command = cargo::test(root, &["--exclude", "kbbackup-e2e"]);
     command.envs(program::test_env()?);
     if soak {
         command.env("KBBACKUP_SOAK", "1");
     }
-    ensure!(command.status().context("cannot run cargo")?.success(), "cargo test failed");
-    Ok(())
-}
-
-fn cargo(root: &Path, args: &[&str]) -> Result<()> {
-    let status = Command::new(env!("CARGO")).current_dir(root).args(args).status().context("cannot run cargo")?;
-    ensure!(status.success(), "cargo {} failed", args.join(" "));
-    Ok(())
+    cargo::run(command, "cargo test failed")
 }

@@ -1,9 +1,10 @@
 //! Running `kubectl` against the test cluster.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
+use std::io::{BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -155,24 +156,29 @@ impl Kubectl {
         self.run_with_input(&["apply", "--server-side", "--force-conflicts", "-f", "-"], manifest).map(drop)
     }
 
-    /// Waits until `reached` says so about the object; looks twice a second.
+    /// Waits until `reached` says so about the object, which need not exist yet.
     ///
     /// # Errors
     /// After `limit`, with the object's status as it was last seen.
     pub fn wait_for(&self, kind: &str, name: &str, limit: Duration, reached: impl Fn(&Value) -> bool) -> Result<Value> {
-        let begin = Instant::now();
+        let end = Instant::now() + limit;
+        let mut last = Value::Null;
         loop {
-            let done = self.try_run(&["get", kind, name, "-o", "json"])?;
-            let seen: Value = serde_json::from_str(&done.stdout).unwrap_or(Value::Null);
-            if done.code == 0 && reached(&seen) {
-                return Ok(seen);
+            let mut watch = Watch::start(self, kind, name)?;
+            while let Some(left) = end.checked_duration_since(Instant::now()) {
+                match watch.states.recv_timeout(left.min(Duration::from_secs(1))) {
+                    Ok(state) => last = state,
+                    // `reached` may look at more than the object.
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
+                if last != Value::Null && reached(&last) {
+                    return Ok(last);
+                }
             }
-            if begin.elapsed() > limit {
-                bail!(
-                    "{kind}/{name} did not get there within {limit:?}; its status: {}\n{}",
-                    seen["status"],
-                    done.stderr
-                );
+            let said = watch.end();
+            if Instant::now() >= end {
+                bail!("{kind}/{name} did not get there within {limit:?}; its status: {}\n{said}", last["status"]);
             }
             sleep(Duration::from_millis(500));
         }
@@ -183,14 +189,53 @@ impl Kubectl {
     /// # Errors
     /// After `limit`.
     pub fn wait_gone(&self, kind: &str, name: &str, limit: Duration) -> Result<()> {
-        let begin = Instant::now();
-        while self.try_run(&["get", kind, name, "-o", "name"])?.code == 0 {
-            if begin.elapsed() > limit {
-                bail!("{kind}/{name} is still there after {limit:?}");
-            }
-            sleep(Duration::from_millis(500));
+        let (object, limit) = (format!("{kind}/{name}"), format!("--timeout={}s", limit.as_secs()));
+        self.run(&["wait", "--for=delete", &object, &limit]).map(drop)
+    }
+}
+
+/// One process that tells every state of an object, rather than one for each look: they are what a cluster of two cores has no
+/// time for.
+struct Watch {
+    child: Child,
+    states: Receiver<Value>,
+}
+
+impl Watch {
+    fn start(kubectl: &Kubectl, kind: &str, name: &str) -> Result<Self> {
+        let named = format!("--field-selector=metadata.name={name}");
+        let mut child = kubectl
+            .command(&["get", kind, &named, "--watch", "-o", "json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run kubectl")?;
+        let stdout = child.stdout.take().context("no pipe from kubectl")?;
+        let (told, states) = channel();
+        // Ends with the process, or when nobody listens any more.
+        std::thread::spawn(move || {
+            let all = serde_json::Deserializer::from_reader(BufReader::new(stdout)).into_iter::<Value>();
+            all.map_while(Result::ok).try_for_each(|state| told.send(state))
+        });
+        Ok(Self { child, states })
+    }
+
+    /// Ends it, and gives what it said on standard error.
+    fn end(&mut self) -> String {
+        drop(self.child.kill());
+        let mut said = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            drop(stderr.read_to_string(&mut said));
         }
-        Ok(())
+        drop(self.child.wait());
+        said
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

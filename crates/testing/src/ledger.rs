@@ -56,6 +56,9 @@ pub const POSTGRES: Tongue = Tongue {
     position: "select pg_current_wal_insert_lsn();",
 };
 
+/// Between two rows. Without it the way through API server and kubelet is the test's largest load.
+const PACE: Duration = Duration::from_millis(10);
+
 impl Ledger {
     /// Starts writing rows through `kubectl exec` into `pod`, one transaction after the other.
     ///
@@ -149,6 +152,7 @@ fn write_rows(mut child: Child, tongue: Tongue, entries: &Mutex<Vec<Entry>>, sto
         let before = ask(&(tongue.insert)(id))?;
         let after = ask(tongue.position)?;
         entries.lock().unwrap_or_else(PoisonError::into_inner).push(Entry { id, before, after });
+        std::thread::sleep(PACE);
     }
     drop(ask);
     child.wait()?;

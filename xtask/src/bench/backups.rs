@@ -14,6 +14,7 @@ use kbbackup_testing::namespace::TempNamespace;
 use kbbackup_testing::postgres::Postgres;
 use serde_json::Value;
 
+use crate::artifacts::Profile;
 use crate::cluster::Options;
 use crate::{site, ui};
 
@@ -32,7 +33,7 @@ head -c 1000000 /dev/urandom | datasafed push - /data
 echo '{"totalSize":"1000000"}' > "$DP_BACKUP_INFO_FILE""#;
 
 pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
-    let site = site::prepare(root, &args.cluster, site::POSTGRES)?;
+    let site = site::prepare(root, &args.cluster, site::POSTGRES, Profile::Release)?;
     let space = TempNamespace::new(&site.kubectl, "bench")?;
     let kubectl = &space.kubectl;
     Postgres::create(kubectl, "pg", "1Gi")?;

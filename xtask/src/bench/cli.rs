@@ -11,8 +11,9 @@ use kbbackup_testing::terminal::Terminal;
 use super::controller::api_server::ApiServer;
 use super::controller::seed;
 use super::run::{Measured, measure};
+use crate::artifacts::{self, Profile, TARGET};
 use crate::cluster::programs;
-use crate::{artifacts, ui};
+use crate::ui;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -47,7 +48,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
     let plugin = match &args.plugin {
         Some(plugin) => std::fs::canonicalize(plugin).context("no such plugin")?,
-        None => ui::long_step("build the plugin", || artifacts::plugin(root))?,
+        None => {
+            ui::long_step("build the plugin", || artifacts::one(root, Profile::Release, TARGET, "kubectl-kbbackup"))?
+        }
     };
     let temporary = tempfile::tempdir()?;
     let dir = args.keep.as_deref().unwrap_or(temporary.path());

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{PLATFORMS, PLUGIN, VERSION, archive, images, manifest};
-use crate::artifacts;
+use crate::artifacts::{self, Profile};
 use crate::cluster::{go, sh};
 
 /// Packs the plugin, fills the manifest, has krew judge and install both, and runs what it installed.
@@ -15,7 +15,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let out = dir.path();
     // The binary of the other tests: what is looked at is the package.
-    let binaries = artifacts::build(root)?;
+    let binaries = artifacts::build(root, Profile::Trial)?;
     let plugin = binaries.bin.join(PLUGIN);
     let platform = PLATFORMS.iter().find(|platform| platform.target == artifacts::TARGET).context("no platform")?;
     let packed = out.join(platform.archive());

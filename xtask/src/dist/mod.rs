@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::artifacts;
+use crate::artifacts::{self, Profile};
 use crate::cluster::sh;
 use crate::ui;
 
@@ -74,7 +74,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
             continue;
         }
         let plugin = ui::long_step(&format!("build the plugin for {name}"), || {
-            artifacts::cargo(root, "dist", platform.target, &[PLUGIN]).map(|folder| folder.join(PLUGIN))
+            artifacts::one(root, Profile::Dist, platform.target, PLUGIN)
         })?;
         let size = fs::metadata(&plugin)?.len();
         ensure!(
@@ -88,7 +88,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     archive::write_checksums(&out, &archives)?;
     let filled = manifest::fill(&manifest::template(root)?, &args.url, &archives)?;
     fs::write(out.join("kbbackup.yaml"), filled)?;
-    let binaries = ui::long_step("build operator and mover", || artifacts::build(root))?;
+    let binaries = ui::long_step("build operator and mover", || artifacts::build(root, Profile::Release))?;
     images::write(root, &binaries, &out)?;
     for package in [PLUGIN, "kbbackup-controller", "kbbackup-mover"] {
         let file = out.join(format!("{package}_v{VERSION}.cdx.json"));

@@ -38,6 +38,7 @@ mod snapshot_pitr;
 mod snapshots;
 mod sweep;
 mod tls;
+mod upgrade;
 mod volumes;
 mod walk;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kbbackup_e2e::{LIMIT, phase};
+use kbbackup_e2e::LIMIT;
 use kbbackup_testing::fixtures::list;
 use kbbackup_testing::ledger::{Entry, Ledger};
 use kbbackup_testing::mysql::{self, DATA, MARIADB, MARIADB_10, Product, Server};
@@ -15,19 +15,10 @@ use serde_json::{Value, json};
 
 use crate::begin;
 use crate::mariadb::create_account;
-use crate::moments::{Random, Samples, archiving, end, rows_at, schedule, targets};
+use crate::moments::{
+    Depth, Random, Samples, Target, archiving, around, chosen, end, now, refused_outside, rows_at, schedule,
+};
 use crate::recipes::{lose, method, policy, restore, restored, take};
-
-/// What a restore is to reach, and what it must have then.
-struct Target {
-    what: &'static str,
-    time: Timestamp,
-    parameters: Vec<(&'static str, String)>,
-    rows: RangeInclusive<usize>,
-    /// Whether the long transaction and the altered table are there; `None` where either is right.
-    long: Option<bool>,
-    altered: Option<bool>,
-}
 
 /// What happened beside the ledger.
 struct Events {
@@ -44,20 +35,9 @@ struct Events {
     altered: (String, RangeInclusive<usize>),
 }
 
-/// The ledger's length before and after something is done.
-fn around<T>(ledger: &Ledger, action: impl FnOnce() -> T) -> (T, RangeInclusive<usize>) {
-    let before = ledger.len();
-    let done = action();
-    (done, before..=ledger.len() + 1)
-}
-
 /// A time is kept to its second: what was acknowledged before it is there, and nothing that began after that second.
 fn rows_of(samples: &[(Timestamp, usize)], at: Timestamp) -> RangeInclusive<usize> {
     *rows_at(samples, at).start()..=*rows_at(samples, at + Duration::from_secs(1)).end()
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_second(Timestamp::now().as_second()).unwrap()
 }
 
 fn live(space: &TempNamespace, server: &Server, ledger: &Arc<Ledger>) -> Events {
@@ -89,54 +69,37 @@ fn live(space: &TempNamespace, server: &Server, ledger: &Arc<Ledger>) -> Events 
 
 fn wanted(
     random: &mut Random,
+    depth: Depth,
     events: &Events,
     samples: &[(Timestamp, usize)],
     entries: &[Entry],
     window: Timestamp,
 ) -> Vec<Target> {
-    let at =
-        |what, time| Target { what, time, parameters: vec![], rows: rows_of(samples, time), long: None, altered: None };
-    let by = |what, target: &str, value: &str, rows: RangeInclusive<usize>| {
-        let parameters = vec![("target", target.to_owned()), ("targetValue", value.to_owned())];
-        Target { parameters, rows, ..at(what, events.first) }
-    };
+    let at = |what, time| Target::at(what, time, rows_of(samples, time));
+    let by = |what, target: &str, value: &str, rows| Target::at(what, events.first, rows).by(target, value);
     // The last half lies behind both backups.
     let entry = entries[random.between(entries.len() as i64 / 2, entries.len() as i64 - 10) as usize];
     let gtid = format!("0-1-{}", entry.after.0);
     let count = usize::try_from(entry.id).unwrap();
-    let without = Target {
-        parameters: vec![("target", "gtid".into()), ("targetValue", gtid.clone()), ("inclusive", "off".into())],
-        ..by("before a commit", "gtid", &gtid, count - 1..=count - 1)
-    };
     let (ddl, rows) = &events.altered;
-    let mut before_ddl = by("before a DDL", "gtid", ddl, rows.clone());
-    before_ddl.parameters.push(("inclusive", "off".into()));
-    let mut all = vec![
+    let all = vec![
         by("at a commit", "gtid", &gtid, count..=count),
-        without,
+        by("before a commit", "gtid", &gtid, count - 1..=count - 1).excluded(),
         at("in an idle gap", events.idle),
         by("at a file's border", "position", &events.border.0, events.border.1.clone()),
-        Target { long: Some(false), altered: Some(false), ..at("inside a long transaction", events.within) },
-        Target { long: Some(true), altered: Some(true), ..by("at a DDL", "gtid", ddl, rows.clone()) },
-        Target { long: Some(true), altered: Some(false), ..before_ddl },
-        Target {
-            long: Some(true),
-            altered: Some(true),
-            rows: entries.len()..=entries.len() + 1,
-            parameters: vec![("target", "latest".into())],
-            ..at("the end", events.last)
-        },
+        at("inside a long transaction", events.within).with(false, false),
+        by("at a DDL", "gtid", ddl, rows.clone()).with(true, true),
+        by("before a DDL", "gtid", ddl, rows.clone()).excluded().with(true, false),
+        Target::at("the end", window, entries.len()..=entries.len() + 1).by("latest", "").with(true, true),
         at("the first time", events.first),
     ];
-    all[7].time = window;
-    while all.len() < targets() {
+    chosen(all, depth, || {
         let time = random.between(events.first.as_second(), events.last.as_second());
-        all.push(at("between two commits", Timestamp::from_second(time).unwrap()));
-    }
-    all
+        at("between two commits", Timestamp::from_second(time).unwrap())
+    })
 }
 
-fn comes_back_at_any_moment(test: &str, product: Product) {
+fn comes_back_at_any_moment(test: &str, product: Product, depth: Depth) {
     let (cluster, space) = begin(test).unwrap();
     let mut random = Random::new();
     let server = Server::create(&space.kubectl, product, "db", "1Gi").unwrap();
@@ -170,12 +133,11 @@ fn comes_back_at_any_moment(test: &str, product: Product) {
     let elsewhere = lose(&space, &cluster, &log);
     let allowed = format!("kbbackup.io/allow-restore-to={}", elsewhere.name);
     space.kubectl.run(&["annotate", "backup", "--all", "--overwrite", &allowed]).unwrap();
-    for (number, target) in wanted(&mut random, &events, &samples, &entries, window).into_iter().enumerate() {
+    for (number, target) in wanted(&mut random, depth, &events, &samples, &entries, window).iter().enumerate() {
         let name = format!("t{number}");
         let mut object = restore(&name, &log, &space.name, &format!("data-{name}-0"), DATA);
         object["spec"]["restoreTime"] = json!(target.time.to_string());
-        let parameters = target.parameters.iter().map(|(name, value)| json!({"name": name, "value": value}));
-        object["spec"]["parameters"] = parameters.collect();
+        object["spec"]["parameters"] = target.parameters();
         elsewhere.kubectl.apply(&object.to_string()).unwrap();
         let reached = restored(&elsewhere, &name);
         let copy = Server::create(&elsewhere.kubectl, product, &name, "1Gi").unwrap();
@@ -194,30 +156,21 @@ fn comes_back_at_any_moment(test: &str, product: Product) {
         }
         elsewhere.kubectl.run(&["scale", &format!("statefulset/{name}"), "--replicas=0"]).unwrap();
     }
-    // Before and behind the window: refused with what can be reached.
-    for (name, time) in
-        [("early", events.first - Duration::from_secs(3600)), ("late", window + Duration::from_secs(3600))]
-    {
+    refused_outside(&elsewhere, (events.first, window), |name, time| {
         let mut object = restore(name, &log, &space.name, name, DATA);
         object["spec"]["restoreTime"] = json!(time.to_string());
-        elsewhere.kubectl.apply(&object.to_string()).unwrap();
-        let over = |object: &Value| matches!(phase(object), "Completed" | "Failed");
-        let refused = elsewhere.kubectl.wait_for("restore", name, LIMIT, over).unwrap();
-        assert_eq!(phase(&refused), "Failed", "{name}");
-        let why = refused["status"].to_string();
-        let nearest = if name == "early" { events.first } else { window }.to_string();
-        assert!(why.contains(&nearest), "{name}: {nearest} is not in {why}");
-    }
+        object
+    });
     space.kubectl.run(&["delete", "backupschedule", "db", "--timeout=60s"]).unwrap();
     space.kubectl.run(&["delete", "backup", "--all", "--timeout=180s"]).unwrap();
 }
 
 #[test]
 fn mariadb_11_8_comes_back_at_any_moment_of_its_log_pitr() {
-    comes_back_at_any_moment("mariadb-pitr", MARIADB);
+    comes_back_at_any_moment("mariadb-pitr", MARIADB, Depth::Every);
 }
 
 #[test]
 fn mariadb_10_11_comes_back_at_any_moment_of_its_log_pitr() {
-    comes_back_at_any_moment("mariadb-10-pitr", MARIADB_10);
+    comes_back_at_any_moment("mariadb-10-pitr", MARIADB_10, Depth::Few);
 }

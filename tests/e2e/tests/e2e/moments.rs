@@ -1,19 +1,106 @@
 //! What recoveries to a point in time have in common: an archiver at work, random moments, and how many rows there were when.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use kbbackup_e2e::LIMIT;
+use kbbackup_e2e::{LIMIT, phase};
 use kbbackup_testing::ledger::Ledger;
 use kbbackup_testing::namespace::TempNamespace;
 use serde_json::{Value, json};
 
-/// How many random times are restored; `cargo xtask test pitr --targets N` says so.
-pub(crate) fn targets() -> usize {
-    std::env::var("KBBACKUP_PITR_TARGETS").ok().and_then(|number| number.parse().ok()).unwrap_or(2)
+/// What a restore is to reach, and what it must have then.
+pub(crate) struct Target {
+    pub(crate) what: &'static str,
+    /// `spec.restoreTime`, which chooses the base as well.
+    pub(crate) time: Timestamp,
+    pub(crate) parameters: Vec<(&'static str, String)>,
+    pub(crate) rows: RangeInclusive<usize>,
+    /// Whether the long transaction and the altered table are there; `None` where either is right.
+    pub(crate) long: Option<bool>,
+    pub(crate) altered: Option<bool>,
+}
+
+impl Target {
+    pub(crate) fn at(what: &'static str, time: Timestamp, rows: RangeInclusive<usize>) -> Self {
+        Self { what, time, parameters: vec![], rows, long: None, altered: None }
+    }
+
+    /// The same base, and a target of another kind than time.
+    pub(crate) fn by(mut self, target: &str, value: &str) -> Self {
+        self.parameters = vec![("target", target.to_owned()), ("targetValue", value.to_owned())];
+        self
+    }
+
+    /// Up to there, and without it.
+    pub(crate) fn excluded(mut self) -> Self {
+        self.parameters.push(("inclusive", "off".to_owned()));
+        self
+    }
+
+    pub(crate) fn with(mut self, long: bool, altered: bool) -> Self {
+        (self.long, self.altered) = (Some(long), Some(altered));
+        self
+    }
+
+    /// The Restore's `spec.parameters`.
+    pub(crate) fn parameters(&self) -> Value {
+        self.parameters.iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
+    }
+}
+
+/// How much of a version is tried: all kinds of moments of the newest one that is looked at closely, these of the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    Every,
+    Few,
+}
+
+const FEW: [&str; 3] = ["at a commit", "inside a long transaction", "the end"];
+
+/// What of `all` is restored, with as many random times as `cargo xtask test pitr --targets N` asks for.
+pub(crate) fn chosen(mut all: Vec<Target>, depth: Depth, mut random: impl FnMut() -> Target) -> Vec<Target> {
+    let asked = std::env::var("KBBACKUP_PITR_TARGETS").ok().and_then(|number| number.parse::<usize>().ok());
+    if depth == Depth::Few && asked.is_none() {
+        all.retain(|target| FEW.contains(&target.what));
+        return all;
+    }
+    for _ in 0..asked.unwrap_or(1) {
+        all.push(random());
+    }
+    all
+}
+
+/// The ledger's length before and after something is done.
+pub(crate) fn around<T>(ledger: &Ledger, action: impl FnOnce() -> T) -> (T, RangeInclusive<usize>) {
+    let before = ledger.len();
+    let done = action();
+    (done, before..=ledger.len() + 1)
+}
+
+/// This second.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_second(Timestamp::now().as_second()).unwrap()
+}
+
+/// Times before and behind a window are refused with the nearest one that can be reached.
+pub(crate) fn refused_outside(
+    space: &TempNamespace,
+    window: (Timestamp, Timestamp),
+    restore: impl Fn(&str, Timestamp) -> Value,
+) {
+    let hour = Duration::from_secs(3600);
+    for (name, time, nearest) in [("early", window.0 - hour, window.0), ("late", window.1 + hour, window.1)] {
+        space.kubectl.apply(&restore(name, time).to_string()).unwrap();
+        let over = |object: &Value| matches!(phase(object), "Completed" | "Failed");
+        let refused = space.kubectl.wait_for("restore", name, LIMIT, over).unwrap();
+        assert_eq!(phase(&refused), "Failed", "{name}");
+        let why = refused["status"].to_string();
+        assert!(why.contains(&nearest.to_string()), "{name}: {nearest} is not in {why}");
+    }
 }
 
 /// Numbers that nobody has chosen; the seed is printed, so that they can be had again.
@@ -65,7 +152,7 @@ impl Samples {
 }
 
 /// How many rows a database of the time `at` may have: what was acknowledged before, and no more than what had begun.
-pub(crate) fn rows_at(samples: &[(Timestamp, usize)], at: Timestamp) -> std::ops::RangeInclusive<usize> {
+pub(crate) fn rows_at(samples: &[(Timestamp, usize)], at: Timestamp) -> RangeInclusive<usize> {
     let after = samples.iter().position(|(time, _)| *time > at).expect("the ledger went on behind the target");
     // The look before the last one was over at the time of the last one.
     samples[after.saturating_sub(2)].1..=samples[after].1 + 2

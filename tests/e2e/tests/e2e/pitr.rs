@@ -1,6 +1,7 @@
 //! PostgreSQL by the shipped ActionSets: a full backup, increments and the log of a database under load; all of it is lost; it comes
 //! back at random times and positions, each time exactly the prefix of the ledger.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use kbbackup_testing::postgres::{Content, Postgres};
 use serde_json::{Value, json};
 
 use crate::begin;
-use crate::moments::{Random, Samples, archiving, end, rows_at, schedule, targets};
+use crate::moments::{
+    Depth, Random, Samples, Target, archiving, around, chosen, end, now, refused_outside, rows_at, schedule,
+};
 use crate::recipes::{account, method, policy, restore, restored};
 
 const DATA: &str = "/var/lib/postgresql/data";
@@ -67,73 +70,140 @@ fn take(space: &TempNamespace, name: &str, method: &str) -> Timestamp {
     end(&object).unwrap()
 }
 
-/// What a restore is to reach, and what it must have then.
-struct Target {
-    name: String,
-    time: Timestamp,
-    parameters: Vec<(&'static str, String)>,
-    rows: std::ops::RangeInclusive<usize>,
+/// What happened beside the ledger.
+struct Events {
+    /// Behind the bases, and behind all of it.
+    first: Timestamp,
+    last: Timestamp,
+    /// When nobody committed.
+    idle: Timestamp,
+    /// The first position of a segment, and how many rows there were.
+    border: (Lsn, RangeInclusive<usize>),
+    /// While a transaction was open that was committed later.
+    within: Timestamp,
+    /// Transaction that changed a table, and how many rows there were.
+    altered: (String, RangeInclusive<usize>),
+    /// How many rows there were at the restore point [`POINT`].
+    point: RangeInclusive<usize>,
+}
+
+const POINT: &str = "before the release";
+/// Bytes of a segment.
+const SEGMENT: u64 = 16 << 20;
+
+fn live(space: &TempNamespace, source: &Source, ledger: &Arc<Ledger>) -> Events {
+    let postgres = &source.postgres;
+    let first = take(space, "full", "full");
+    if source.incremental {
+        ledger.wait_for(ledger.len() + 50).unwrap();
+        take(space, "i1", "incremental");
+        ledger.wait_for(ledger.len() + 50).unwrap();
+        take(space, "i2", "incremental");
+    }
+    ledger.wait_for(ledger.len() + 50).unwrap();
+    postgres.sql("begin; lock table ledger, pgbench_history in exclusive mode; select pg_sleep(5); commit").unwrap();
+    let idle = Timestamp::from_second(Timestamp::now().as_second() - 2).unwrap();
+    ledger.wait_for(ledger.len() + 50).unwrap();
+    let (switched, rows) = around(ledger, || postgres.sql("select pg_switch_wal()").unwrap().parse::<Lsn>().unwrap());
+    let border = (Lsn(switched.0.next_multiple_of(SEGMENT)), rows);
+    std::thread::scope(|scope| {
+        let long = "begin; insert into mark values ('long'); select pg_sleep(6); commit";
+        let long = scope.spawn(|| postgres.sql(long).unwrap());
+        std::thread::sleep(Duration::from_secs(3));
+        let within = now();
+        long.join().unwrap();
+        let alter = "begin; alter table mark add column more int; select pg_current_xact_id(); commit";
+        let altered = around(ledger, || postgres.sql(alter).unwrap());
+        ledger.wait_for(ledger.len() + 50).unwrap();
+        let (_, point) =
+            around(ledger, || postgres.sql(&format!("select pg_create_restore_point('{POINT}')")).unwrap());
+        ledger.wait_for(ledger.len() + 50).unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        Events { first, last: now(), idle, border, within, altered, point }
+    })
+}
+
+fn wanted(
+    random: &mut Random,
+    depth: Depth,
+    events: &Events,
+    samples: &[(Timestamp, usize)],
+    entries: &[Entry],
+    window: Timestamp,
+) -> Vec<Target> {
+    let at = |what, time| Target::at(what, time, rows_at(samples, time));
+    let by = |what, target: &str, value: &str, rows| Target::at(what, events.first, rows).by(target, value);
+    // The last part lies behind the full backup, which is the base of whatever is no time.
+    let entry = entries[random.between(entries.len() as i64 * 3 / 4, entries.len() as i64 - 10) as usize];
+    let (before, after) = (entry.before.to_string(), entry.after.to_string());
+    let count = usize::try_from(entry.id).unwrap();
+    let (border, rows) = &events.border;
+    let (ddl, altered) = &events.altered;
+    let all = vec![
+        by("at a commit", "lsn", &after, count..=count + 1).excluded(),
+        by("before a commit", "lsn", &before, count - 1..=count - 1).excluded(),
+        at("in an idle gap", events.idle),
+        by("at a segment's border", "lsn", &border.to_string(), rows.clone()).excluded(),
+        at("inside a long transaction", events.within).with(false, false),
+        by("at a DDL", "xid", ddl, altered.clone()).with(true, true),
+        by("before a DDL", "xid", ddl, altered.clone()).excluded().with(true, false),
+        by("at a restore point", "name", POINT, events.point.clone()).with(true, true),
+        Target::at("the end", window, entries.len()..=entries.len() + 1).by("latest", "").with(true, true),
+        at("the first time", events.first),
+    ];
+    chosen(all, depth, || {
+        let time = random.between(events.first.as_second(), events.last.as_second());
+        at("between two commits", Timestamp::from_second(time).unwrap())
+    })
 }
 
 /// Restores into an empty namespace, and compares.
 fn prove(
-    cluster: &kbbackup_testing::kubectl::Kubectl,
+    elsewhere: &TempNamespace,
     space: &TempNamespace,
     source: &Source,
     truth: (&Content, &[Entry]),
     targets: &[Target],
 ) {
-    let elsewhere = TempNamespace::new(cluster, "pitr-back").unwrap();
-    let allowed = format!("kbbackup.io/allow-restore-to={}", elsewhere.name);
-    space.kubectl.run(&["annotate", "backup", "--all", &allowed]).unwrap();
-    for target in targets {
-        let claim = format!("data-{}-0", target.name);
-        let mut object = restore(&target.name, &source.log, &space.name, &claim, DATA);
+    for (number, target) in targets.iter().enumerate() {
+        let name = format!("t{number}");
+        let mut object = restore(&name, &source.log, &space.name, &format!("data-{name}-0"), DATA);
         object["spec"]["restoreTime"] = json!(target.time.to_string());
         object["spec"]["prepareDataConfig"]["volumeClaims"][0]["volumeClaimSpec"]["resources"]["requests"]["storage"] =
             json!("2Gi");
-        let parameters = target.parameters.iter().map(|(name, value)| json!({"name": name, "value": value}));
-        object["spec"]["parameters"] = parameters.collect();
+        object["spec"]["parameters"] = target.parameters();
         elsewhere.kubectl.apply(&object.to_string()).unwrap();
-        let reached = restored(&elsewhere, &target.name);
+        let reached = restored(elsewhere, &name);
         let position: Lsn = reached["position"].as_str().unwrap().parse().unwrap();
         assert_eq!(reached["timeline"], "2");
-        let copy = Postgres::create_of(&elsewhere.kubectl, &source.image, &target.name, "2Gi").unwrap();
+        let copy = Postgres::create_of(&elsewhere.kubectl, &source.image, &name, "2Gi").unwrap();
         let checked = copy.check(truth.0, truth.1, position).unwrap();
         let rows = usize::try_from(checked.rows).unwrap();
-        assert!(
-            target.rows.contains(&rows),
-            "{} at {}: {rows} rows and not {:?}; {reached}",
-            target.name,
-            target.time,
-            target.rows
-        );
-        println!("{}: {} gave {reached}, {rows} rows", target.name, target.time);
-        elsewhere.kubectl.run(&["scale", &format!("statefulset/{}", target.name), "--replicas=0"]).unwrap();
+        println!("{}: {} gave {reached}, {rows} rows", target.what, target.time);
+        assert!(target.rows.contains(&rows), "{}: {rows} rows and not {:?}; {reached}", target.what, target.rows);
+        if let Some(long) = target.long {
+            assert_eq!(copy.sql("select count(*) from mark").unwrap() == "1", long, "{}: the transaction", target.what);
+        }
+        if let Some(altered) = target.altered {
+            let columns = "select count(*) from information_schema.columns where table_name = 'mark'";
+            assert_eq!(copy.sql(columns).unwrap() == "2", altered, "{}: the column", target.what);
+        }
+        elsewhere.kubectl.run(&["scale", &format!("statefulset/{name}"), "--replicas=0"]).unwrap();
     }
 }
 
-fn comes_back_at_any_moment(major: u32) {
+fn comes_back_at_any_moment(major: u32, depth: Depth) {
     let (cluster, space) = begin(&format!("pitr-{major}")).unwrap();
     let mut random = Random::new();
     let source = Source::create(&space, major, None);
+    source.postgres.sql("create table mark (what text)").unwrap();
     let ledger = Arc::new(Ledger::start(&space.kubectl, &source.postgres.pod()).unwrap());
     let samples = Samples::start(ledger.clone());
     let load = source.postgres.load(2, 50, Duration::from_secs(600)).unwrap();
 
     ledger.wait_for(20).unwrap();
-    let first = take(&space, "full", "full");
-    if source.incremental {
-        ledger.wait_for(ledger.len() + 50).unwrap();
-        take(&space, "i1", "incremental");
-        ledger.wait_for(ledger.len() + 50).unwrap();
-        take(&space, "i2", "incremental");
-    }
-    // A border of segments, an idle moment of the log's other writers, and more of everything.
-    source.postgres.sql("select pg_switch_wal()").unwrap();
-    std::thread::sleep(Duration::from_secs(random.between(4, 8) as u64));
-    let last = Timestamp::now();
-    ledger.wait_for(ledger.len() + 20).unwrap();
+    let events = live(&space, &source, &ledger);
+    let last = events.last;
     space.kubectl.wait_for("backup", &source.log, LIMIT, |object| end(object).is_some_and(|end| end > last)).unwrap();
     let samples = samples.end();
     let acknowledged = Arc::try_unwrap(ledger).ok().expect("nobody else has it").stop().unwrap();
@@ -155,28 +225,16 @@ fn comes_back_at_any_moment(major: u32) {
     // Everything is lost.
     space.kubectl.run(&["delete", "statefulset", "pg", "--timeout=120s"]).unwrap();
     space.kubectl.run(&["delete", "pvc,service,secret", "--all", "--timeout=120s"]).unwrap();
-
-    let mut wanted: Vec<Target> = (0..targets())
-        .map(|number| {
-            let time = Timestamp::from_second(random.between(first.as_second(), last.as_second())).unwrap();
-            Target { name: format!("t{number}"), time, parameters: vec![], rows: rows_at(&samples, time) }
-        })
-        .collect();
-    let all = acknowledged.len()..=acknowledged.len() + 1;
-    wanted.push(Target {
-        name: "latest".into(),
-        time: window,
-        parameters: vec![("target", "latest".into())],
-        rows: all,
+    let elsewhere = TempNamespace::new(&cluster, "pitr-back").unwrap();
+    let allowed = format!("kbbackup.io/allow-restore-to={}", elsewhere.name);
+    space.kubectl.run(&["annotate", "backup", "--all", &allowed]).unwrap();
+    let wanted = wanted(&mut random, depth, &events, &samples, &acknowledged, window);
+    prove(&elsewhere, &space, &source, (&truth, &acknowledged), &wanted);
+    refused_outside(&elsewhere, (events.first, window), |name, time| {
+        let mut object = restore(name, &source.log, &space.name, name, DATA);
+        object["spec"]["restoreTime"] = json!(time.to_string());
+        object
     });
-    // The position behind a commit: that row is there, and none that began behind it.
-    let from = acknowledged.len() * 3 / 4;
-    let entry = &acknowledged[random.between(from as i64, acknowledged.len() as i64 - 10) as usize];
-    let count = usize::try_from(entry.id).unwrap();
-    let exact = vec![("target", "lsn".into()), ("targetValue", entry.after.to_string()), ("inclusive", "off".into())];
-    let time = first;
-    wanted.push(Target { name: "lsn".into(), time, parameters: exact, rows: count..=count + 1 });
-    prove(&cluster, &space, &source, (&truth, &acknowledged), &wanted);
 
     // The database is gone, so there is no slot that a deletion could wait for.
     space.kubectl.run(&["delete", "backupschedule", "pg", "--timeout=60s"]).unwrap();
@@ -185,17 +243,17 @@ fn comes_back_at_any_moment(major: u32) {
 
 #[test]
 fn postgres_15_comes_back_at_any_moment_of_its_log_pitr() {
-    comes_back_at_any_moment(15);
+    comes_back_at_any_moment(15, Depth::Few);
 }
 
 #[test]
 fn postgres_17_comes_back_at_any_moment_of_its_log_by_increments_too_pitr() {
-    comes_back_at_any_moment(17);
+    comes_back_at_any_moment(17, Depth::Every);
 }
 
 #[test]
 fn postgres_18_comes_back_at_any_moment_of_its_log_by_increments_too_pitr() {
-    comes_back_at_any_moment(18);
+    comes_back_at_any_moment(18, Depth::Few);
 }
 
 #[test]

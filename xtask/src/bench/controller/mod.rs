@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{artifacts, ui};
+use crate::artifacts::{self, Profile};
+use crate::ui;
 use api_server::ApiServer;
 use audit::Requests;
 
@@ -45,7 +46,7 @@ pub(crate) struct Args {
 pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
     let binary = match &args.controller {
         Some(binary) => binary.clone(),
-        None => ui::long_step("build the operator", || artifacts::build(root))?.controller,
+        None => ui::long_step("build the operator", || artifacts::build(root, Profile::Release))?.controller,
     };
     let temporary = tempfile::tempdir()?;
     let dir = args.keep.as_deref().unwrap_or(temporary.path());

@@ -11,9 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
 use super::Args;
+use crate::artifacts::{self, Profile, TARGET};
 use crate::bench::run::measure;
 use crate::cluster::{go, sh};
-use crate::{artifacts, ui};
+use crate::ui;
 
 /// Which server speaks S3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -42,7 +43,7 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn prepare(root: &Path, args: &Args) -> Result<Self> {
         let (size, server) = (args.size << 20, args.server);
-        let mover = ui::long_step("build the mover", || artifacts::mover(root))?;
+        let mover = ui::long_step("build the mover", || artifacts::one(root, Profile::Release, TARGET, "datasafed"))?;
         let (rclone, restic, versitygw) = (go::BENCH_RCLONE.path()?, go::RESTIC.path()?, go::VERSITYGW.path()?);
         let dir = tempfile::tempdir_in(&args.on)?;
         for name in ["data", "local", "s3"] {

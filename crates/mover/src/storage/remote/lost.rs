@@ -8,7 +8,7 @@ use crate::storage::Store;
 use crate::testing::{self, reach};
 use proxy::{Asks, Fault, Proxy, Rule};
 
-#[path = "../../../tests/common/proxy.rs"]
+#[path = "../../../tests/mover/common/proxy.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod proxy;
 

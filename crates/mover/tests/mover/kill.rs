@@ -1,10 +1,6 @@
 //! Pushes that are killed at random moments while others look: nobody ever sees a part of an object, the next try succeeds,
 //! and what the dead left goes with their backup.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
@@ -12,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Endpoint, Run, soak};
+use crate::common::{Endpoint, Run, soak};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 

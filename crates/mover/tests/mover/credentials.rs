@@ -1,15 +1,11 @@
 //! Keys that the configuration does not hold: of the environment, of files, and lent by services that ask who one is. Every
 //! key found must sign requests that a real endpoint checks.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::io::Write;
 use std::time::Duration;
 
-use common::lender::{Asked, Keys, Lender};
-use common::{Endpoint, Run, pseudo_random};
+use crate::common::lender::{Asked, Keys, Lender};
+use crate::common::{Endpoint, Run, pseudo_random};
 
 /// An endpoint, and a configuration for it without keys.
 struct Setting {

@@ -1,16 +1,12 @@
 //! No amount of data and no number of objects needs more than 128 MiB.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs::{self, File};
 use std::thread;
 use std::time::Duration;
 
-use common::lister::Lister;
-use common::memory::Caged;
-use common::{BIN, Endpoint, soak};
+use crate::common::lister::Lister;
+use crate::common::memory::Caged;
+use crate::common::{BIN, Endpoint, soak};
 
 const MIB: u64 = 1 << 20;
 

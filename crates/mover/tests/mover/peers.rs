@@ -1,18 +1,14 @@
 //! This mover's objects read by the libraries that the reference is built from, and age by its author's implementation, in
 //! both directions. The program that does so is `tests/cluster/formats`.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use common::programs::program;
-use common::{Run, pseudo_random};
+use crate::common::programs::program;
+use crate::common::{Run, pseudo_random};
 use serde_json::Value;
 
 const PHRASE: &str = "correct horse battery staple";

@@ -1,9 +1,5 @@
 //! Getting into an SFTP server: whose key it shows, and with what it lets us in.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -12,9 +8,9 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::disk::Disk;
-use common::servers::sshd::{Sshd, keygen, sign};
-use common::{Run, pseudo_random};
+use crate::common::disk::Disk;
+use crate::common::servers::sshd::{Sshd, keygen, sign};
+use crate::common::{Run, pseudo_random};
 
 const PHRASE: &str = "a phrase";
 

@@ -1,14 +1,10 @@
 //! Damage of every kind, done to stored objects: nothing that was changed is given out as good.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::path::Path;
 
+use crate::common::{Run, pseudo_random};
 use age::secrecy::ExposeSecret;
-use common::{Run, pseudo_random};
 use rstest::rstest;
 
 const BACKUP: &str = "/repo/demo/pg/b1";

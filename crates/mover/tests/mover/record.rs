@@ -1,16 +1,12 @@
 //! What a continuous backup leaves of itself in the repository: the side-car of its archiver keeps its object there. On files and
 //! on S3.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
-use common::{Endpoint, Run};
+use crate::common::{Endpoint, Run};
 use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -190,7 +186,7 @@ fn the_last_word_is_kept_however_seldom_it_is_stored() {
 #[rstest]
 fn whoever_kills_it_leaves_a_whole_object(#[values(false, true)] store: bool) {
     let scene = Scene::new(store, None);
-    for minute in 1..=if common::soak() { 59 } else { 12 } {
+    for minute in 1..=if crate::common::soak() { 59 } else { 12 } {
         scene.report(&range(minute));
         let mut recorder = scene.recorder("0");
         std::thread::sleep(Duration::from_millis(90 + u64::from(minute * 7 % 40)));

@@ -1,9 +1,5 @@
 //! The embedded endpoint against those who may not use it, and against its own death.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -12,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::disk::Disk;
-use common::signed::{Late, Signer, send};
-use common::{Endpoint, pseudo_random, soak};
+use crate::common::disk::Disk;
+use crate::common::signed::{Late, Signer, send};
+use crate::common::{Endpoint, pseudo_random, soak};
 use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 

@@ -1,10 +1,6 @@
 //! The mover against its own S3 endpoint, as a process, over TCP.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
-use common::{Endpoint, pseudo_random};
+use crate::common::{Endpoint, pseudo_random};
 
 #[test]
 fn objects_of_all_sizes_come_back() {

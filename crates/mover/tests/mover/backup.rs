@@ -1,13 +1,9 @@
 //! A backup's life: written by pods, reported, sealed, verified, read under its seal, deleted. On files and on S3.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 
-use common::{Endpoint, Run};
+use crate::common::{Endpoint, Run};
 use rstest::rstest;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -355,7 +351,7 @@ fn an_object_that_is_created_once_is_never_replaced(
     assert!(error.contains("push to \"wal/1\": the object exists already, with other content"), "{error}");
     assert_eq!(pull(), b"segment");
     // Beyond one request of an upload.
-    let large = common::pseudo_random(9 << 20);
+    let large = crate::common::pseudo_random(9 << 20);
     once("wal/2", &large).succeeds();
     once("wal/2", &large).succeeds();
     once("wal/2", &large[1..]).fails();

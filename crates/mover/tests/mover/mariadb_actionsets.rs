@@ -1,17 +1,13 @@
 //! The ActionSets of `MariaDB`, their scripts run here as a pod would, against a real server.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::action::{Action, Stage, wait};
-use common::mariadb::{MariaDb, PASSWORD, USER, installed};
-use common::not_tried;
+use crate::common::action::{Action, Stage, wait};
+use crate::common::mariadb::{MariaDb, PASSWORD, USER, installed};
+use crate::common::not_tried;
 use serde_json::Value;
 
 struct Site {

@@ -1,19 +1,15 @@
 //! The archiver of `MariaDB`'s log against a real server, and what a restore gets of it: everything that is said to be reachable is
 //! reached, exactly, and what is not all there is refused.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::archive::Archiver;
-use common::mariadb::{MariaDb, OWNER, PASSWORD, USER, installed};
-use common::{Endpoint, Run, not_tried};
+use crate::common::archive::Archiver;
+use crate::common::mariadb::{MariaDb, OWNER, PASSWORD, USER, installed};
+use crate::common::{Endpoint, Run, not_tried};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -1,9 +1,5 @@
 //! What an FTP server does is done, also when its answer is lost.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use common::servers::{Server, Tls};
-use common::{Run, pseudo_random};
+use crate::common::servers::{Server, Tls};
+use crate::common::{Run, pseudo_random};
 
 /// Hands the control connection on, and ends it instead of giving the first answer to a rename.
 fn relay(port: u16) -> (u16, Arc<AtomicUsize>) {

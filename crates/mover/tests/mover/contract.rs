@@ -1,17 +1,13 @@
 //! What scripts in the field rely on and no recorded command line shows: silence, the order of checks, flags, modes of
 //! files, links, the idioms of add-ons, and each difference that is on purpose.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use common::{BIN, Run};
+use crate::common::{BIN, Run};
 use rstest::rstest;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -1,15 +1,11 @@
 //! The contract's table of what differs between a file system and an object store, row by row on both; and what an object
 //! store is asked for.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use common::{Endpoint, Run};
+use crate::common::{Endpoint, Run};
 
 const ZEROS: &str = "TotalSize: 0\nEntries: 0\nDirs: 0\nFiles: 0\n";
 const NO_DIR: &str = "Error: failed to remove directories: ";

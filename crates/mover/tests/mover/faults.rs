@@ -1,15 +1,11 @@
 //! What goes wrong in the field: deaths at any moment, full and read-only disks, a server that restarts, memory.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{BIN, Endpoint, Run, pseudo_random};
+use crate::common::{BIN, Endpoint, Run, pseudo_random};
 
 #[test]
 fn nobody_sees_half_a_file_whenever_the_push_is_killed() {

@@ -1,13 +1,9 @@
 //! Files written by the reference, whole and damaged, through this mover; and this mover's own files back.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Run, pseudo_random};
+use crate::common::{Run, pseudo_random};
 use serde_json::Value;
 
 /// Damaged files that this mover judges otherwise than the reference, with the reason.

@@ -1,15 +1,11 @@
 //! `seal` and `verify` on many objects: levels, interruption, memory.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::Run;
+use crate::common::Run;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

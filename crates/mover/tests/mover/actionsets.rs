@@ -1,17 +1,13 @@
 //! The ActionSets of `PostgreSQL`, their scripts run here as a pod would, against a real server.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::action::{Action, Stage, wait};
-use common::archive::{server, write, write_much};
-use common::postgres::{PASSWORD, Postgres};
+use crate::common::action::{Action, Stage, wait};
+use crate::common::archive::{server, write, write_much};
+use crate::common::postgres::{PASSWORD, Postgres};
 use serde_json::Value;
 
 /// The first ActionSet of all, which has a name of its own.
@@ -32,7 +28,7 @@ impl Site {
 
     fn action(&self, action_set: &str, phase: &str, backup: &str) -> Action {
         let name = if action_set == BASEBACKUP { action_set.to_owned() } else { format!("kbb-postgres-{action_set}") };
-        let servers = common::postgres::installed().unwrap();
+        let servers = crate::common::postgres::installed().unwrap();
         self.stage
             .action(&name, phase, backup, servers.to_str().unwrap())
             .env("DP_DB_PORT", &self.server.port.to_string())

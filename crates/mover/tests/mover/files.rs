@@ -1,17 +1,13 @@
 //! What file systems do: full, read-only, forbidden, vanishing; odd names; nothing to read. Each with its words and exit code,
 //! and whatever was there before stays.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::disk::Disk;
-use common::{BIN, Endpoint, Run, not_tried, pseudo_random};
+use crate::common::disk::Disk;
+use crate::common::{BIN, Endpoint, Run, not_tried, pseudo_random};
 
 fn mover(root: &Path, args: &[&str]) -> Run {
     Run::new(args).env("DATASAFED_LOCAL_BACKEND_PATH", root)

@@ -1,14 +1,9 @@
 //! One list of properties, asserted of every back end that there is a server for.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // A test that cannot go on says so by ending.
-
-mod common;
-mod properties;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use common::servers::{Certificate, Server, Tls};
-use properties::PROPERTIES;
+use crate::common::servers::{Certificate, Server, Tls};
+use crate::properties::PROPERTIES;
 
 /// Asserts every property, each of a repository of its own, and names those that do not hold.
 fn conforms(server: &Server) {

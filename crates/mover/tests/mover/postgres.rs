@@ -1,16 +1,12 @@
 //! The archiver of `PostgreSQL`'s log against a real server: what it says can be reached is reached, and nothing else is lost.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::archive::{Archiver, FLAGS, Scene, server, write, write_much};
-use common::postgres::{OWNER, Postgres, installed};
-use common::{Endpoint, Run};
+use crate::common::archive::{Archiver, FLAGS, Scene, server, write, write_much};
+use crate::common::postgres::{OWNER, Postgres, installed};
+use crate::common::{Endpoint, Run};
 
 impl Scene {
     /// Puts everything that is stored into a folder, under the server's names.

@@ -3,8 +3,6 @@
 //! `data/vectors.json` holds 305 recorded runs: set-up, command, environment, and what came out. Everything is compared
 //! except where this mover differs on purpose; each such case stands in [`DEVIATIONS`] with its reason.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, FileTimes};

@@ -1,5 +1,4 @@
 //! What the tests of the binary share: running it, an endpoint of its own, data.
-#![allow(dead_code, unused_imports)] // Each test binary uses a part of it.
 
 pub(crate) mod servers;
 

@@ -1,18 +1,14 @@
 //! What networks and servers do to requests, in a table: each command either does what it should or says why not, in one line
 //! and in time, and the store holds whole objects only.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use common::proxy::{Asks, Fault, Proxy, Rule};
-use common::{Endpoint, pseudo_random};
+use crate::common::proxy::{Asks, Fault, Proxy, Rule};
+use crate::common::{Endpoint, pseudo_random};
 
 /// Three parts.
 static NEW: LazyLock<Vec<u8>> = LazyLock::new(|| pseudo_random(20 << 20));

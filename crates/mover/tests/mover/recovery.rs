@@ -1,17 +1,13 @@
 //! Recovery of a real server from the archived log: it ends where it was told to, or with an error, and never in between.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::archive::{Archiver, FLAGS, Scene, server, write, write_much};
-use common::postgres::Postgres;
-use common::{BIN, Endpoint, Run};
+use crate::common::archive::{Archiver, FLAGS, Scene, server, write, write_much};
+use crate::common::postgres::Postgres;
+use crate::common::{BIN, Endpoint, Run};
 
 /// A server whose log is archived, and a base backup from before most of it.
 struct Archived {
