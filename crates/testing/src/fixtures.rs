@@ -37,9 +37,10 @@ pub fn postgres_of(image: &str, name: &str, storage: &str) -> Value {
                         ],
                         "ports": [{"name": "postgres", "containerPort": 5432}],
                         "volumeMounts": [{"name": "data", "mountPath": "/var/lib/postgresql/data"}],
-                        "readinessProbe": {
+                        // Not asked again once it answers: each question is a process in the container.
+                        "startupProbe": {
                             "exec": {"command": ["pg_isready", "-h", "127.0.0.1", "-U", "postgres"]},
-                            "periodSeconds": 1, "failureThreshold": 60,
+                            "periodSeconds": 1, "failureThreshold": 600,
                         },
                     }],
                 }},

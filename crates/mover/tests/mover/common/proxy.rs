@@ -106,10 +106,6 @@ impl Proxy {
     pub(crate) fn seen(&self) -> Vec<(Instant, Asks, String)> {
         self.shared.seen.lock().unwrap().clone()
     }
-
-    pub(crate) fn stop_faults(&self) {
-        self.shared.rules.lock().unwrap().clear();
-    }
 }
 
 impl Drop for Proxy {
