@@ -61,7 +61,8 @@ pub const MYSQL: Product = Product {
 const MYSQL_POSITION: &str =
     "select concat('0/', hex(cast(regexp_substr(@@global.gtid_executed, '[0-9]+$') as unsigned)));";
 
-/// Money moves between accounts until it is told to stop; the sum of all is always 0. Rows come and go as well.
+/// Money moves between accounts until it is told to stop, some two hundred times a second; the sum of all is always 0. Rows come and
+/// go as well.
 const LOAD: &str = "
 create table account (id int primary key, balance bigint not null, filler varchar(500) not null);
 insert into account with recursive n as (select 1 id union all select id + 1 from n where id < 1000) select id, 0, repeat(sha2(id, 256), 6) from n;
@@ -78,6 +79,7 @@ create procedure move_money() begin
     insert into event (text) values (repeat('e', 150));
     delete from event where id < last_insert_id() - 2000;
     commit;
+    do sleep(0.005);
   end while;
 end //
 delimiter ;

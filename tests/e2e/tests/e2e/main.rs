@@ -8,6 +8,7 @@
     reason = "these are tests; allow-in-tests does not see their helpers"
 )]
 
+mod branches;
 mod chains;
 mod chaos;
 mod continuous;

@@ -24,16 +24,16 @@ const DATA: &str = "/var/lib/postgresql/data";
 const PASSWORD: &str = "correct-horse-7";
 
 /// A database with its backups, before it is lost.
-struct Source {
-    postgres: Postgres,
+pub(crate) struct Source {
+    pub(crate) postgres: Postgres,
     image: String,
     incremental: bool,
     /// Name of the continuous backup.
-    log: String,
+    pub(crate) log: String,
 }
 
 impl Source {
-    fn create(space: &TempNamespace, major: u32, repo: Option<&str>) -> Self {
+    pub(crate) fn create(space: &TempNamespace, major: u32, repo: Option<&str>) -> Self {
         let image = format!("kbbackup.test/postgres:{major}");
         let postgres = Postgres::create_of(&space.kubectl, &image, "pg", "2Gi").unwrap();
         let incremental = major >= 17;
@@ -63,7 +63,7 @@ impl Source {
 }
 
 /// Takes a backup and gives the first time that it can be restored to.
-fn take(space: &TempNamespace, name: &str, method: &str) -> Timestamp {
+pub(crate) fn take(space: &TempNamespace, name: &str, method: &str) -> Timestamp {
     space.kubectl.apply(&fixtures::backup(name, "pg", method).to_string()).unwrap();
     let object = ended(space, name, LIMIT).unwrap();
     assert_eq!(phase(&object), "Completed", "{}", object["status"]);
