@@ -9,6 +9,7 @@ mod backups;
 mod cli;
 mod controller;
 mod mover;
+mod recovery;
 mod run;
 
 /// Measures, and prints a table
@@ -24,6 +25,8 @@ enum What {
     Mover(mover::Args),
     /// Delays and the operator's memory while many backups run at once, on the cluster
     Backups(backups::Args),
+    /// Backup, restore and what a disaster takes, beside the engines' own tools by hand, on the cluster
+    Recovery(recovery::Args),
     /// Start, list and completion of the plugin beside kubectl, with 10,000 backups
     Cli(cli::Args),
     /// The operator's memory, requests and delays with 10,000 backups, against an API server without nodes
@@ -34,6 +37,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     match &args.what {
         What::Mover(args) => mover::run(root, args),
         What::Backups(args) => backups::run(root, args),
+        What::Recovery(args) => recovery::run(root, args),
         What::Cli(args) => cli::run(root, args),
         What::Controller(args) => controller::run(root, args),
     }
