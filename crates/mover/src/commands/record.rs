@@ -55,7 +55,9 @@ pub(super) async fn run(context: Context) -> Result<()> {
         info: env(contract::ENV_INFO_FILE).map_or_else(|| PathBuf::from(contract::INFO_FILE), PathBuf::from),
         stored: None,
     };
-    let mut beside = Path::new(workload).exists().then(|| document(Path::new(workload))).transpose()?;
+    // Of an annotation that is not there the kubelet makes an empty file.
+    let has_workload = std::fs::metadata(workload).is_ok_and(|file| file.len() > 0);
+    let mut beside = has_workload.then(|| document(Path::new(workload))).transpose()?;
     let mut begun = false;
     let every = Duration::from_secs(every);
     let mut last: Option<Instant> = None;

@@ -109,6 +109,38 @@ fn a_failover_is_followed_without_a_gap_and_the_old_branch_stays() {
 }
 
 #[test]
+fn a_server_that_goes_back_in_time_takes_nothing_of_the_branch_that_it_leaves() {
+    let Some(server) = server() else { return };
+    let scene = Scene::new();
+    let archiver = scene.archive(&server);
+    scene.wait(&|info| info["timeRange"]["end"].is_string());
+    let (base, witness) = (server.base_backup(&[]), server.base_backup(&[]));
+    write(&server, 3);
+    let back = server.ask("select pg_current_wal_flush_lsn()");
+    write(&server, 4);
+    scene.wait_stored(&server);
+    archiver.signal("TERM");
+    let content = "select n from ledger order by n";
+    let left = server.ask(content);
+    server.stop("immediate");
+    // In the middle of a segment of which nothing else is stored than its beginning.
+    let target = format!("recovery_target_lsn = '{back}'\nrecovery_target_inclusive = off");
+    base.recover(&format!("{}\n{target}", restore_command(&scene.unpack())));
+    assert_eq!(base.ask("select count(*) from ledger"), "3");
+    write(&base, 5);
+    let archiver = scene.archive(&base);
+    scene.wait_stored(&base);
+    archiver.signal("TERM");
+    assert_eq!(scene.info()["extras"][0]["timeline"], "2");
+    // A copy of its own: a server takes what it has fetched for its log.
+    let again = witness.again();
+    witness.recover(&format!("{}\nrecovery_target_timeline = '1'", restore_command(&scene.unpack())));
+    assert_eq!(witness.ask(content), left, "{}", scene.log());
+    again.recover(&restore_command(&scene.unpack()));
+    assert_eq!(again.ask(content), base.ask(content));
+}
+
+#[test]
 fn the_slot_guards_the_log_until_it_is_durable() {
     let Some(server) = server() else { return };
     let scene = Scene::new();

@@ -156,6 +156,7 @@ fn comes_back_at_any_moment(test: &str, product: Product, depth: Depth) {
         }
         elsewhere.kubectl.run(&["scale", &format!("statefulset/{name}"), "--replicas=0"]).unwrap();
     }
+    let window = end(&space.kubectl.get(&["backup", &log]).unwrap()).unwrap();
     refused_outside(&elsewhere, (events.first, window), |name, time| {
         let mut object = restore(name, &log, &space.name, name, DATA);
         object["spec"]["restoreTime"] = json!(time.to_string());

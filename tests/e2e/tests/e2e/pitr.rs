@@ -230,6 +230,8 @@ fn comes_back_at_any_moment(major: u32, depth: Depth) {
     space.kubectl.run(&["annotate", "backup", "--all", &allowed]).unwrap();
     let wanted = wanted(&mut random, depth, &events, &samples, &acknowledged, window);
     prove(&elsewhere, &space, &source, (&truth, &acknowledged), &wanted);
+    // What was written last may have been reported since.
+    let window = end(&space.kubectl.get(&["backup", &source.log]).unwrap()).unwrap();
     refused_outside(&elsewhere, (events.first, window), |name, time| {
         let mut object = restore(name, &source.log, &space.name, name, DATA);
         object["spec"]["restoreTime"] = json!(time.to_string());

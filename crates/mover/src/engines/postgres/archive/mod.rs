@@ -19,13 +19,13 @@ use super::position::{History, Lsn, Segment};
 use crate::codec::Compression;
 use crate::commands::{push, remove};
 use crate::engines::log::{self, retry};
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::output;
 use crate::repo::Repo;
 use crate::signal::Stop;
 use crate::stream::Input;
 use server::Identity;
-use shelf::{Shelf, Span};
+use shelf::{Begun, Shelf, Span};
 
 /// What an archiver is told.
 pub(crate) struct Settings {
@@ -113,6 +113,36 @@ impl Archiver {
         if self.shelf.clusters.insert(mark.clone()) {
             let input = Input { name: mark.clone(), reader: Box::new(std::io::empty()) };
             push::store(&self.repo, input, None, &format!("{}/{mark}", shelf::ROOT), false).await?;
+        }
+        Ok(())
+    }
+
+    /// Learns how far the segment reaches that is being written. A server that was brought back to an earlier time begins it anew,
+    /// on a timeline that ends before: what it sends then must not take the place of what the branch that was left has.
+    async fn measure(&mut self) -> Result<()> {
+        let newest = self.shelf.begun.keys().map(|segment| segment.number).max();
+        let unknown = |(segment, begun): (&Segment, &Begun)| {
+            (begun.received.is_none() && Some(segment.number) == newest).then_some(*segment)
+        };
+        let unknown: Vec<Segment> = self.shelf.begun.iter().filter_map(unknown).collect();
+        for segment in unknown {
+            let key = self.repo.base.resolve(&shelf::begun_path(segment, self.shelf.size))?.key;
+            let name = segment.name(self.shelf.size);
+            match log::objects::fetch(&self.repo, &key, &std::env::temp_dir().join(&name)).await {
+                Ok(Some(file)) => {
+                    let bytes = std::fs::read(file.path()).map_err(|error| Error::file("read", file.path(), &error))?;
+                    // Filled up with zeros; a record may end in some, so that this is the end or little before it.
+                    let filled = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+                    if let Some(begun) = self.shelf.begun.get_mut(&segment) {
+                        begun.received = Some(Lsn(segment.start(self.shelf.size).0 + filled));
+                    }
+                }
+                Ok(None) => {}
+                Err(error) if error.is(Cause::Damaged) => {
+                    output::note(&format!("NOTICE: {name}.partial.zst is of no use, and is stored anew: {error}"));
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

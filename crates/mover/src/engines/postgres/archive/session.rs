@@ -104,6 +104,7 @@ async fn begin(archiver: &mut Archiver) -> Result<Option<Session<'_>>> {
         return Ok(None);
     }
     archiver.recognise().await?;
+    archiver.measure().await?;
     archiver.purge().await?;
     server.advise().await?;
     let slot = server.slot().await?;
@@ -275,7 +276,9 @@ impl Session<'_> {
     fn store_open(&mut self) {
         let size = self.archiver.shelf.size;
         let (segment, end) = (self.spool.segment, self.spool.end());
-        if end.0 <= self.spool.scheduled.max(segment.start(size).0) || self.storing.len() >= UNDER_WAY {
+        let stored = self.archiver.shelf.begun.get(&segment).and_then(|begun| begun.received).unwrap_or_default();
+        let is_less = end < stored;
+        if end.0 <= self.spool.scheduled.max(segment.start(size).0) || is_less || self.storing.len() >= UNDER_WAY {
             return;
         }
         self.spool.scheduled = end.0;

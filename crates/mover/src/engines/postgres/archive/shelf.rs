@@ -50,7 +50,7 @@ pub(crate) struct Kept {
 /// The beginning of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Begun {
-    /// Up to where it was received, if this process did it.
+    /// Up to where it was received, if this process did it or has read it.
     pub(crate) received: Option<Lsn>,
     pub(crate) bytes: u64,
 }
