@@ -10,9 +10,13 @@
 
 mod chains;
 mod chaos;
+mod command_line;
 mod continuous;
 mod deletion;
+mod dry_run;
 mod etcd;
+mod examples;
+mod exit_codes;
 mod failures;
 mod files;
 mod hooks;
@@ -34,6 +38,7 @@ mod redis;
 mod replicas;
 mod repos;
 mod schedule;
+mod secrets;
 mod snapshot_pitr;
 mod snapshots;
 mod sweep;
