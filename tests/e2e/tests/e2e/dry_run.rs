@@ -45,7 +45,7 @@ impl Desk {
     fn made(&self, words: &[&str], objects: &[(&str, &str)], without: &[(&str, &str)]) {
         self.apply(words);
         let applied: Vec<Value> = objects.iter().map(|object| sent(&self.object(*object), "kubectl-client")).collect();
-        for (kind, name) in objects.iter().chain(without) {
+        for (kind, name) in objects.iter().rev().chain(without) {
             let kubectl = self.kubectl(kind);
             // What a Restore was about to make may have been made or not.
             kubectl.run(&["delete", kind, name, "--ignore-not-found", "--timeout=120s"]).unwrap();
@@ -120,12 +120,14 @@ fn a_manifest_makes_what_its_command_makes() {
     files::create(&space, 1).unwrap();
     let recipe = space.name.clone();
     space.kubectl.apply(&files::recipe(&recipe, "Full", files::PACK, files::UNPACK).to_string()).unwrap();
+    let login = ["--from-literal=username=nobody", "--from-literal=password=nothing"];
+    space.kubectl.run(&[&["create", "secret", "generic", "login"], &login[..]].concat()).unwrap();
     let desk = Desk { cluster: cluster.clone(), space };
 
-    let create = ["policy", "create", "files", "--for", "statefulset/files", "--action-set", &recipe];
+    let of = ["--for", "statefulset/files", "--secret", "login", "--action-set", &recipe];
+    let create = [&["policy", "create", "files"], &of[..]].concat();
     desk.made(&create, &[("backuppolicy", "files")], &[]);
-    let second = ["policy", "create", "second", "--for", "statefulset/files", "--action-set", &recipe];
-    desk.plugin(&[&second[..], &["--default"]].concat());
+    desk.plugin(&[&["policy", "create", "second", "--default"], &of[..]].concat());
     desk.changed(&["policy", "set", "files", "--backoff-limit", "3", "--default"], ("backuppolicy", "files"));
     let second = desk.object(("backuppolicy", "second"));
     assert_eq!(second["metadata"]["annotations"]["dataprotection.kubeblocks.io/is-default-policy"], Value::Null);

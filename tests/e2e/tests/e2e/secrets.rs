@@ -125,7 +125,9 @@ fn keys_and_phrases_are_in_their_secrets_and_nowhere_else() {
         told.run(&space, &[&words[..], &["-o", "json"][..if words[0] == "logs" { 0 } else { 2 }]].concat(), &[]);
     }
     // A phrase that nobody has ever seen.
-    let create = ["policy", "create", "new", "--for", "statefulset/files", "--action-set", &space.name, "--encrypt"];
+    let login = ["--from-literal=username=nobody", "--from-literal=password=hush-nothing-hush"];
+    space.kubectl.run(&[&["create", "secret", "generic", "login"], &login[..]].concat()).unwrap();
+    let create = ["policy", "create", "new", "--for", "statefulset/files", "--secret", "login", "--encrypt"];
     told.run(&space, &create, &[]);
     told.objects(&space);
     let made = kept(&space, &space.name, "new-backup-passphrase", "passPhrase");
@@ -134,7 +136,7 @@ fn keys_and_phrases_are_in_their_secrets_and_nowhere_else() {
     decode.args(["-c", "printf %s \"$0\" | base64 -d", &made]);
     let made = kubectl::run(&mut decode).unwrap().stdout;
     assert_eq!(kept(&space, &space.name, "phrase", "key"), base64(PHRASE));
-    for secret in [keys.1, PHRASE, made.as_str()] {
+    for secret in [keys.1, PHRASE, made.as_str(), "hush-nothing-hush"] {
         told.lacks(secret);
     }
 
