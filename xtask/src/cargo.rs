@@ -6,9 +6,16 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// `cargo <words>` in the checkout.
+/// `cargo <words>` in the checkout, as from a shell. What `cargo run` tells its program about its package would count as a change of
+/// what build scripts depend on: ring's, and with it all that speaks TLS, was built anew each time.
 pub(crate) fn command(root: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| told.iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(root).args(words);
     command
 }

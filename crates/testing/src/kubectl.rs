@@ -255,7 +255,8 @@ impl Drop for Watch {
 /// # Errors
 /// When it cannot be started.
 pub fn run(command: &mut Command) -> Result<Done> {
-    finish(command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {:?}", command.get_program()))?)
+    let output = command.stdin(Stdio::null()).output();
+    finish(output.with_context(|| format!("cannot run {}", command.get_program().display()))?)
 }
 
 fn finish(output: Output) -> Result<Done> {

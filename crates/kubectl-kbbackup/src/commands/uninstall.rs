@@ -47,6 +47,7 @@ const OPERATOR_ENDS: Duration = Duration::from_secs(90);
   kubectl kbbackup uninstall --delete-embedded-data
   kubectl kbbackup uninstall --delete-crds --dry-run
   kubectl kbbackup uninstall --delete-crds --yes")]
+#[allow(clippy::struct_excessive_bools)] // each is a flag
 pub(crate) struct UninstallArgs {
     /// Remove the definitions as well, and with them every Backup, policy and schedule object; data in repositories stays
     #[arg(long)]

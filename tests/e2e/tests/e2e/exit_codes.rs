@@ -208,7 +208,9 @@ fn strangers(space: &TempNamespace) {
     };
     let before = state(space);
     let nobody = format!("{}-nobody", space.name);
-    reads.iter().chain(&writes).for_each(|words| told(words, &nobody));
+    for words in reads.iter().chain(&writes) {
+        told(words, &nobody);
+    }
     let rights = predicted(&nobody);
     for right in ["list backups", "make backups", "delete backups", "write policies", "restore", "read logs"] {
         assert!(rights.contains(right), "{right}: {rights}");
@@ -218,7 +220,9 @@ fn strangers(space: &TempNamespace) {
         let done = kbbackup(space, &[*words, &["--as", &name]].concat());
         assert_eq!(done.code, 0, "{words:?}: {}", done.stderr);
     }
-    writes.iter().for_each(|words| told(words, &name));
+    for words in writes {
+        told(words, &name);
+    }
     let rights = predicted(&name);
     assert!(rights.contains("make backups") && !rights.contains("list backups"), "{rights}");
     assert_eq!(state(space), before, "who may nothing changed something");

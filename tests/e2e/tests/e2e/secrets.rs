@@ -96,7 +96,9 @@ fn keys_and_phrases_are_in_their_secrets_and_nowhere_else() {
     let mut told = Told::default();
     for (index, repo) in repos.iter().enumerate() {
         let mut words = vec!["repo", "create", repo, "--provider", "s3-compatible", "--path-prefix", &space.name];
-        params.iter().for_each(|param| words.extend(["--param", param]));
+        for param in &params {
+            words.extend(["--param", param]);
+        }
         let (given, env): (&[&str], &[(&str, &str)]) = match index {
             0 => (&["--credential-file", &file], &[]),
             1 => (&[], &[("KBBACKUP_ACCESS_KEY_ID", keys.0), ("KBBACKUP_SECRET_ACCESS_KEY", keys.1)]),
@@ -143,7 +145,9 @@ fn keys_and_phrases_are_in_their_secrets_and_nowhere_else() {
     drop(std::fs::remove_file(&file));
     let recipe = space.name.clone();
     drop(space);
-    repos.iter().for_each(|repo| drop_s3_repo(&cluster, repo));
+    for repo in &repos {
+        drop_s3_repo(&cluster, repo);
+    }
     drop(delete_account(&cluster, keys.0));
     drop(cluster.try_run(&["delete", "actionset", &recipe, "--wait=false"]));
 }
