@@ -112,7 +112,8 @@ fn keep_ours(whole: &mut Value) {
     }
 }
 
-/// A JSON merge patch (RFC 7396), for a look at its result.
+/// A JSON merge patch (RFC 7396), for a look at its result. What it takes away stands there as `null`: without a word about it
+/// `kubectl apply` would leave it where it is.
 fn merge(into: &mut Value, patch: &Value) {
     let Some(changes) = patch.as_object() else {
         into.clone_from(patch);
@@ -124,7 +125,9 @@ fn merge(into: &mut Value, patch: &Value) {
     let Some(fields) = into.as_object_mut() else { return };
     for (key, value) in changes {
         if value.is_null() {
-            fields.remove(key);
+            if let Some(present) = fields.get_mut(key) {
+                *present = Value::Null;
+            }
         } else {
             merge(fields.entry(key.clone()).or_insert(Value::Null), value);
         }
@@ -145,8 +148,8 @@ mod tests {
     #[test]
     fn a_merge_keeps_what_the_patch_does_not_name() {
         let mut whole = json!({"spec": {"a": 1, "b": {"c": 2}}, "x": 1});
-        merge(&mut whole, &json!({"spec": {"b": {"d": 3}}, "x": null}));
-        assert_eq!(whole, json!({"spec": {"a": 1, "b": {"c": 2, "d": 3}}}));
+        merge(&mut whole, &json!({"spec": {"b": {"d": 3}}, "x": null, "y": null}));
+        assert_eq!(whole, json!({"spec": {"a": 1, "b": {"c": 2, "d": 3}}, "x": null}));
     }
 
     #[test]

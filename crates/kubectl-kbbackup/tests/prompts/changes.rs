@@ -42,7 +42,10 @@ fn a_policy_is_shown_as_it_would_be_and_the_former_default_with_it() {
     let (new, former) = (&shown["items"][0], &shown["items"][1]);
     assert_eq!((&new["metadata"]["name"], &new["spec"]["backoffLimit"]), (&json!("pg"), &json!(3)));
     assert_eq!(new["metadata"]["annotations"][DEFAULT], "true");
-    assert_eq!((&former["metadata"]["name"], &former["metadata"]["annotations"]), (&json!("other"), &json!({})));
+    assert_eq!(
+        (&former["metadata"]["name"], &former["metadata"]["annotations"]),
+        (&json!("other"), &json!({DEFAULT: null}))
+    );
     // What only the server writes would keep it from being applied another time.
     assert_eq!((&former["status"], &former["metadata"]["resourceVersion"]), (&Value::Null, &Value::Null));
     assert_eq!(changes(&api), Vec::<String>::new());

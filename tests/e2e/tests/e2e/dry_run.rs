@@ -60,10 +60,16 @@ impl Desk {
 
     /// A command that changes an object: behind its manifest there is nothing left for it to change.
     fn changed(&self, words: &[&str], object: (&str, &str)) {
+        self.changed_and(words, object, |_| ());
+    }
+
+    /// The same, with a look at what the manifest has done.
+    fn changed_and(&self, words: &[&str], object: (&str, &str), then: impl Fn(&Self)) {
         let before = self.object(object);
         let manifest = self.apply(words);
         assert!(!manifest.contains("resourceVersion") && !manifest.contains("status:"), "{words:?}: {manifest}");
         let applied = self.object(object);
+        then(self);
         assert_ne!(content(&before), content(&applied), "{words:?} should change something");
         let mut wait = words.to_vec();
         if words[0] == "repo" {
@@ -128,9 +134,12 @@ fn a_manifest_makes_what_its_command_makes() {
     let create = [&["policy", "create", "files"], &of[..]].concat();
     desk.made(&create, &[("backuppolicy", "files")], &[]);
     desk.plugin(&[&["policy", "create", "second", "--default"], &of[..]].concat());
-    desk.changed(&["policy", "set", "files", "--backoff-limit", "3", "--default"], ("backuppolicy", "files"));
-    let second = desk.object(("backuppolicy", "second"));
-    assert_eq!(second["metadata"]["annotations"]["dataprotection.kubeblocks.io/is-default-policy"], Value::Null);
+    let set = ["policy", "set", "files", "--backoff-limit", "3", "--default"];
+    desk.changed_and(&set, ("backuppolicy", "files"), |desk| {
+        let second = desk.object(("backuppolicy", "second"));
+        let mark = &second["metadata"]["annotations"]["dataprotection.kubeblocks.io/is-default-policy"];
+        assert_eq!(mark, &Value::Null, "what is taken away stays");
+    });
 
     let backup = ["backup", "policy/files", "--name", "one", "--retention", "7d", "--label", "team=blue"];
     desk.made(&backup, &[("backup", "one")], &[]);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use kbbackup_e2e::{LIMIT, S3_BUCKET, S3_KEYS, S3_NAMESPACE, drop_s3_repo, phase, s3_port};
+use kbbackup_e2e::{LIMIT, S3_BUCKET, S3_KEYS, S3_NAMESPACE, drop_s3_repo, ended, phase, s3_port};
 use kbbackup_testing::examples::{self, BACKUP, Run, Step};
 use kbbackup_testing::kubectl::{self, Done, Kubectl};
 use kbbackup_testing::namespace::TempNamespace;
@@ -51,6 +51,10 @@ impl Reader {
         };
         space.kubectl.apply(&secret("keys", json!({keys[0].0: keys[0].1, keys[1].0: keys[1].1})))?;
         space.kubectl.apply(&secret("backup-key", json!({"passPhrase": "correct horse battery staple"})))?;
+        let login = space.kubectl.get(&["secret", "pg-auth"])?["data"].clone();
+        drill.kubectl.apply(
+            &json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "pg-auth"}, "data": login}).to_string(),
+        )?;
         let classes = cluster.get(&["storageclasses"])?;
         let is_default =
             |class: &&Value| class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true";
@@ -100,9 +104,9 @@ impl Reader {
 
     fn follow(&mut self, run: &Run) -> Result<()> {
         let line = self.fill(&run.typed)?;
-        let mut command = self.kubectl.shell(&line);
+        let mut command = self.kubectl.shell(&format!("exec timeout {} sh -c \"$LINE\"", 2 * LIMIT.as_secs()));
         // In CI nobody is asked; here nobody could be, which is another thing.
-        command.current_dir(&self.home).env("HOME", &self.home).env_remove("CI");
+        command.current_dir(&self.home).env("HOME", &self.home).env("LINE", &line).env_remove("CI");
         let begun = Instant::now();
         let done = kubectl::run(&mut command)?;
         println!("{:>5.1}s  {}  {line}", begun.elapsed().as_secs_f64(), done.code);
@@ -141,6 +145,7 @@ impl Reader {
             "that is another" => self.remember("other", self.created("backup")?),
             "that runs" => self.remember("running", self.created("backup")?),
             "that is the restore" => self.remember("restore", self.created("restore")?),
+            "it is over" => drop(ended(&self.space, self.name("running")?, LIMIT)?),
             "the mistake happens" => self.mistake()?,
             "its times are those of a restore" => self.times()?,
             "pg is lost" => self.lose()?,
@@ -200,16 +205,23 @@ impl Reader {
         Ok(())
     }
 
-    /// The database with everything that belongs to it.
+    /// The database and its data; who runs it still knows the password.
     fn lose(&self) -> Result<()> {
         let kubectl = &self.space.kubectl;
-        kubectl.run(&["delete", "statefulset/pg", "service/pg", "secret/pg-auth", "--timeout=60s"])?;
+        kubectl.run(&["delete", "statefulset/pg", "service/pg", "--timeout=60s"])?;
         kubectl.run(&["delete", "pvc", "data-pg-0", "--timeout=60s"]).map(drop)
     }
 
     /// Nothing of this run stays in the bucket, and none of its repositories.
     fn clean(self, cluster: &Kubectl) {
         let Self { space, drill, home, names, .. } = self;
+        let volumes = cluster.get(&["pv", "-l", "kbbackup.io/in-place"]).unwrap_or_default();
+        for volume in volumes["items"].as_array().into_iter().flatten() {
+            if volume["spec"]["claimRef"]["namespace"] == json!(space.name) {
+                let name = volume["metadata"]["name"].as_str().unwrap_or_default();
+                drop(cluster.try_run(&["delete", "pv", name, "--wait=false"]));
+            }
+        }
         drop(space.kubectl.try_run(&["delete", "backupschedule", "--all", "--timeout=60s"]));
         drop(drill);
         drop(space);
