@@ -112,8 +112,7 @@ fn keep_ours(whole: &mut Value) {
     }
 }
 
-/// A JSON merge patch (RFC 7396), for a look at its result. What it takes away stands there as `null`: without a word about it
-/// `kubectl apply` would leave it where it is.
+/// A JSON merge patch (RFC 7396), for a look at its result.
 fn merge(into: &mut Value, patch: &Value) {
     let Some(changes) = patch.as_object() else {
         into.clone_from(patch);
@@ -125,9 +124,7 @@ fn merge(into: &mut Value, patch: &Value) {
     let Some(fields) = into.as_object_mut() else { return };
     for (key, value) in changes {
         if value.is_null() {
-            if let Some(present) = fields.get_mut(key) {
-                *present = Value::Null;
-            }
+            fields.remove(key);
         } else {
             merge(fields.entry(key.clone()).or_insert(Value::Null), value);
         }
@@ -148,8 +145,8 @@ mod tests {
     #[test]
     fn a_merge_keeps_what_the_patch_does_not_name() {
         let mut whole = json!({"spec": {"a": 1, "b": {"c": 2}}, "x": 1});
-        merge(&mut whole, &json!({"spec": {"b": {"d": 3}}, "x": null, "y": null}));
-        assert_eq!(whole, json!({"spec": {"a": 1, "b": {"c": 2, "d": 3}}, "x": null}));
+        merge(&mut whole, &json!({"spec": {"b": {"d": 3}}, "x": null}));
+        assert_eq!(whole, json!({"spec": {"a": 1, "b": {"c": 2, "d": 3}}}));
     }
 
     #[test]

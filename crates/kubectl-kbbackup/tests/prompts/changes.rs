@@ -54,7 +54,7 @@ fn a_policy_is_shown_as_it_would_be_and_the_former_default_with_it() {
     assert_eq!((code, shown.as_str()), (Some(0), "backuppolicy.dataprotection.kubeblocks.io/pg changed\n"), "{told}");
     assert!(told.contains("backuppolicy/other is not the default any more"), "{told}");
     assert_eq!(api.written().len(), 2, "{:?}", api.written());
-    assert_eq!(api.written()[1], json!({"metadata": {"annotations": {DEFAULT: null}}}));
+    assert_eq!(api.written()[1], json!({"metadata": {"annotations": {DEFAULT: "false"}}}));
 }
 
 #[test]

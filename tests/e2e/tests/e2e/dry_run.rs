@@ -138,7 +138,7 @@ fn a_manifest_makes_what_its_command_makes() {
     desk.changed_and(&set, ("backuppolicy", "files"), |desk| {
         let second = desk.object(("backuppolicy", "second"));
         let mark = &second["metadata"]["annotations"]["dataprotection.kubeblocks.io/is-default-policy"];
-        assert_eq!(mark, &Value::Null, "what is taken away stays");
+        assert_eq!(mark, "false", "the former default stays one");
     });
 
     let backup = ["backup", "policy/files", "--name", "one", "--retention", "7d", "--label", "team=blue"];

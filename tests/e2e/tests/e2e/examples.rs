@@ -145,6 +145,7 @@ impl Reader {
             "that is another" => self.remember("other", self.created("backup")?),
             "that runs" => self.remember("running", self.created("backup")?),
             "that is the restore" => self.remember("restore", self.created("restore")?),
+            "it fills" => self.fills()?,
             "it is over" => drop(ended(&self.space, self.name("running")?, LIMIT)?),
             "the mistake happens" => self.mistake()?,
             "its times are those of a restore" => self.times()?,
@@ -186,6 +187,24 @@ impl Reader {
         };
         let reached = |object: &Value| reaches(object).is_some_and(|end| end > time);
         self.space.kubectl.wait_for("backup", &name, LIMIT, reached).map(drop)
+    }
+
+    /// Waits for the pod of the restore that was begun last.
+    fn fills(&mut self) -> Result<()> {
+        let name = self.created("restore")?;
+        let chosen = format!("dataprotection.kubeblocks.io/restore={name}");
+        let begun = Instant::now();
+        while begun.elapsed() < LIMIT {
+            let pods = self.space.kubectl.get(&["pods", "-l", &chosen])?;
+            let works = |pod: &Value| pod["status"]["phase"] != "Pending";
+            let ended = phase(&self.space.kubectl.get(&["restore", &name])?) == "Completed";
+            if ended || pods["items"].as_array().is_some_and(|pods| pods.iter().any(works)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        self.remember("filling", name);
+        Ok(())
     }
 
     /// Both ends of every window, as `windows` has just printed them, are accepted by `restore`.

@@ -35,7 +35,7 @@ fn kubectl_itself_completes_what_the_cluster_knows() {
         (&["delete", ""], "nightly"),
         (&["list", "-n", "kbbackup-"], "kbbackup-system"),
         (&["list", "--context", ""], context.trim()),
-        (&["backup", "--dep"], "--deletion-policy"),
+        (&["backup", "--del"], "--deletion-policy"),
         (&["backup", "--deletion-policy", "R"], "Retain"),
         (&["list", "-o", "js"], "json"),
         (&["backup", "policy/other", "--method", ""], "another"),

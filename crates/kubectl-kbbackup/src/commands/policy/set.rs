@@ -90,8 +90,9 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &SetArgs) -> Result<Exit> {
     let mut changes = vec![of(&api, &policy.name_any(), wanted).await?];
     let others = if args.default { others(app, &policy).await? } else { Vec::new() };
     for other in &others {
-        // Behind the new one, so that a source is never without a default.
-        let unmark = json!({"metadata": {"annotations": {annotations::IS_DEFAULT_POLICY: null}}});
+        // Behind the new one, so that a source is never without a default. In so many words: what a manifest says nothing of,
+        // `kubectl apply` leaves as it is.
+        let unmark = json!({"metadata": {"annotations": {annotations::IS_DEFAULT_POLICY: "false"}}});
         changes.push(of(&api, other, unmark).await?);
     }
     if patch::previewed(app, ui, &changes, &args.write).await? {

@@ -165,9 +165,10 @@ async fn of(app: &App, name: &str, patch: Value) -> Result<Change> {
     Ok(Change { api, present, patch, as_read: false })
 }
 
-/// The patch that gives or takes the default mark.
+/// The patch that gives or takes the default mark. In so many words: what a manifest says nothing of, `kubectl apply` leaves
+/// as it is.
 fn mark(default: bool) -> Value {
-    let value = if default { json!(TRUE) } else { Value::Null };
+    let value = if default { TRUE } else { "false" };
     json!({"metadata": {"annotations": {annotations::IS_DEFAULT_REPO: value}}})
 }
 
