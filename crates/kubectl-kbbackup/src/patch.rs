@@ -15,6 +15,9 @@ use crate::{
     ui::Ui,
 };
 
+/// How often a change is sent that only the operator's own notes have overtaken.
+const TRIES: usize = 5;
+
 /// What is to become of an object.
 pub(crate) struct Change {
     pub api: Api<DynamicObject>,
@@ -42,23 +45,35 @@ impl Change {
     }
 
     async fn send(&self, app: &App, server_dry_run: bool) -> Result<DynamicObject> {
-        let patch = if self.as_read { as_read(&self.patch, &self.present) } else { self.patch.clone() };
         let params = PatchParams {
             dry_run: server_dry_run,
             field_manager: Some(app.field_manager.clone()),
             ..PatchParams::default()
         };
-        let sent = self.api.patch(&self.present.name_any(), &params, &Patch::Merge(&patch)).await;
-        if let Err(kube::Error::Api(status)) = &sent
-            && status.code == 409
-        {
-            return Err(CliError::refused(
-                format!("{} was not changed", self.short()),
-                "somebody else changed it at the same moment; look at it and try again",
-            ));
+        let name = self.present.name_any();
+        let mut version = self.present.resource_version();
+        for _ in 0..TRIES {
+            let patch = if self.as_read { as_read(&self.patch, version.as_deref()) } else { self.patch.clone() };
+            match self.api.patch(&name, &params, &Patch::Merge(&patch)).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                sent => return sent.doing(|| format!("{} cannot be changed", self.short())),
+            }
+            let now = self.api.get(&name).await.doing(|| format!("{} cannot be read", self.short()))?;
+            if !is_same(&self.present, &now) {
+                break;
+            }
+            version = now.resource_version();
         }
-        sent.doing(|| format!("{} cannot be changed", self.short()))
+        Err(CliError::refused(
+            format!("{} was not changed", self.short()),
+            "somebody else changed it at the same moment; look at it and try again",
+        ))
     }
+}
+
+/// Whether an object still says what it said. The operator writes into status and annotations at any time.
+fn is_same(read: &DynamicObject, now: &DynamicObject) -> bool {
+    read.uid() == now.uid() && read.metadata.generation.is_some() && read.metadata.generation == now.metadata.generation
 }
 
 /// Prints what the changes would make of their objects when this is a dry run; says whether it was.
@@ -95,9 +110,9 @@ pub(crate) async fn send(app: &App, changes: &[Change]) -> Result<Vec<(DynamicOb
 }
 
 /// Makes a patch one of the object as it was read: the server refuses it when somebody has changed the object since.
-fn as_read(patch: &Value, present: &DynamicObject) -> Value {
+fn as_read(patch: &Value, version: Option<&str>) -> Value {
     let mut patch = patch.clone();
-    patch["metadata"]["resourceVersion"] = json!(present.resource_version());
+    patch["metadata"]["resourceVersion"] = json!(version);
     patch
 }
 
@@ -137,9 +152,21 @@ mod tests {
 
     #[test]
     fn a_patch_is_one_of_what_was_read() {
-        let present = serde_json::from_value(json!({"metadata": {"name": "pg", "resourceVersion": "7"}})).unwrap();
-        let patch = as_read(&json!({"spec": {"schedules": []}}), &present);
+        let patch = as_read(&json!({"spec": {"schedules": []}}), Some("7"));
         assert_eq!(patch, json!({"spec": {"schedules": []}, "metadata": {"resourceVersion": "7"}}));
+    }
+
+    #[test]
+    fn what_the_operator_writes_makes_no_other_object() {
+        let object = |uid: &str, generation: Option<i64>, version: &str| -> DynamicObject {
+            let metadata = json!({"name": "pg", "uid": uid, "generation": generation, "resourceVersion": version});
+            serde_json::from_value(json!({"metadata": metadata})).unwrap()
+        };
+        let read = object("a", Some(3), "7");
+        assert!(is_same(&read, &object("a", Some(3), "9")));
+        assert!(!is_same(&read, &object("a", Some(4), "9")) && !is_same(&read, &object("b", Some(3), "9")));
+        // What has no generation may have changed in any way.
+        assert!(!is_same(&object("a", None, "7"), &object("a", None, "9")));
     }
 
     #[test]

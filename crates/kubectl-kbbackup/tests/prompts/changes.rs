@@ -44,7 +44,7 @@ fn a_policy_is_shown_as_it_would_be_and_the_former_default_with_it() {
     assert_eq!(new["metadata"]["annotations"][DEFAULT], "true");
     assert_eq!(
         (&former["metadata"]["name"], &former["metadata"]["annotations"]),
-        (&json!("other"), &json!({DEFAULT: null}))
+        (&json!("other"), &json!({DEFAULT: "false"}))
     );
     // What only the server writes would keep it from being applied another time.
     assert_eq!((&former["status"], &former["metadata"]["resourceVersion"]), (&Value::Null, &Value::Null));

@@ -145,7 +145,15 @@ impl Reader {
             "that is another" => self.remember("other", self.created("backup")?),
             "that runs" => self.remember("running", self.created("backup")?),
             "that is the restore" => self.remember("restore", self.created("restore")?),
-            "it fills" => self.fills()?,
+            "it fills" => {
+                let name = self.created("restore")?;
+                self.works(("restore", "dataprotection.kubeblocks.io/restore"), &name)?;
+                self.remember("filling", name);
+            }
+            "it works" => {
+                let name = self.name("running")?.to_owned();
+                self.works(("backup", "dataprotection.kubeblocks.io/backup-name"), &name)?;
+            }
             "it is over" => drop(ended(&self.space, self.name("running")?, LIMIT)?),
             "the mistake happens" => self.mistake()?,
             "its times are those of a restore" => self.times()?,
@@ -189,21 +197,20 @@ impl Reader {
         self.space.kubectl.wait_for("backup", &name, LIMIT, reached).map(drop)
     }
 
-    /// Waits for the pod of the restore that was begun last.
-    fn fills(&mut self) -> Result<()> {
-        let name = self.created("restore")?;
-        let chosen = format!("dataprotection.kubeblocks.io/restore={name}");
+    /// Waits until a pod of a backup or restore works, or all is over already.
+    fn works(&self, (kind, label): (&str, &str), name: &str) -> Result<()> {
+        let chosen = format!("{label}={name}");
         let begun = Instant::now();
         while begun.elapsed() < LIMIT {
             let pods = self.space.kubectl.get(&["pods", "-l", &chosen])?;
             let works = |pod: &Value| pod["status"]["phase"] != "Pending";
-            let ended = phase(&self.space.kubectl.get(&["restore", &name])?) == "Completed";
-            if ended || pods["items"].as_array().is_some_and(|pods| pods.iter().any(works)) {
+            if pods["items"].as_array().is_some_and(|pods| pods.iter().any(works))
+                || matches!(phase(&self.space.kubectl.get(&[kind, name])?), "Completed" | "Failed")
+            {
                 break;
             }
             std::thread::sleep(Duration::from_millis(500));
         }
-        self.remember("filling", name);
         Ok(())
     }
 
