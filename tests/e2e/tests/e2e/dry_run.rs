@@ -149,10 +149,9 @@ fn a_manifest_makes_what_its_command_makes() {
     let create = ["schedule", "create", "policy/files", "--method", "full", "--cron", "0 3 1 1 *", "--retention", "3d"];
     desk.made(&create, &[("backupschedule", "files")], &[]);
     let schedule = ("backupschedule", "files");
-    desk.changed(
-        &["schedule", "create", "policy/files", "--method", "full", "--cron", "@yearly", "--name", "more"],
-        schedule,
-    );
+    // Made twice it would be refused.
+    let more = ["--cron", "@yearly", "--name", "more"];
+    desk.plugin(&[&["schedule", "create", "policy/files", "--method", "full"], &more[..]].concat());
     desk.changed(&["schedule", "update", "schedule/files", "--entry", "more", "--cron", "0 4 1 1 *"], schedule);
     desk.changed(&["schedule", "disable", "schedule/files", "--entry", "more"], schedule);
     desk.changed(&["schedule", "enable", "schedule/files", "--entry", "more"], schedule);
