@@ -24,7 +24,9 @@ impl Desk {
     /// The manifest of a command, put into effect by kubectl.
     fn apply(&self, words: &[&str]) -> String {
         let manifest = self.plugin(&[words, &["--dry-run=client", "-o", "yaml"]].concat());
-        self.space.kubectl.run_with_input(&["apply", "-f", "-"], &manifest).unwrap();
+        // Objects of repositories say themselves where they belong.
+        let kubectl = if words[0] == "repo" { &self.cluster } else { &self.space.kubectl };
+        kubectl.run_with_input(&["apply", "-f", "-"], &manifest).unwrap();
         manifest
     }
 
