@@ -24,7 +24,7 @@ const PACKAGES: [&str; 3] = ["kbbackup-mover", "kbbackup-controller", "kubectl-k
 /// How they are built: the profiles of the workspace's `Cargo.toml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Profile {
-    /// In a third of the time of a release, for what is tried on a cluster.
+    /// Not optimised, for what is tried on a cluster.
     Trial,
     /// What images hold, and what is measured.
     Release,

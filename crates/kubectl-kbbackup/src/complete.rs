@@ -13,7 +13,7 @@ use crate::{
     args::{Cli, Globals},
     error::Result,
     provider_flags::{FLAGS, ProviderFlag},
-    source,
+    source::{self, Source},
 };
 
 /// Don't complete file names.
@@ -213,7 +213,7 @@ fn look_up(kind: Kind, before: &[String]) -> Vec<(String, String)> {
             .unwrap_or_default();
     }
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
-    let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, names(kind, &globals)).await });
+    let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, names(kind, &globals, before)).await });
     found.ok().and_then(Result::ok).unwrap_or_default()
 }
 
@@ -242,7 +242,7 @@ fn globals(before: &[String]) -> Globals {
     Only::try_parse_from(kept).map(|only| only.globals).unwrap_or_default()
 }
 
-async fn names(kind: Kind, globals: &Globals) -> Result<Vec<(String, String)>> {
+async fn names(kind: Kind, globals: &Globals, before: &[String]) -> Result<Vec<(String, String)>> {
     let app = App::connect(globals).await?;
     let all = ListParams::default;
     let plain = |name: String| (name, String::new());
@@ -255,12 +255,12 @@ async fn names(kind: Kind, globals: &Globals) -> Result<Vec<(String, String)>> {
             list_all(&app.here::<Restore>(), all(), "restores").await?.iter().map(|one| plain(one.name_any())).collect()
         }
         Kind::BackupOrRestore => {
-            let mut both = Box::pin(names(Kind::Backup, globals)).await?;
-            let restores = Box::pin(names(Kind::Restore, globals)).await?;
+            let mut both = Box::pin(names(Kind::Backup, globals, before)).await?;
+            let restores = Box::pin(names(Kind::Restore, globals, before)).await?;
             both.extend(restores.into_iter().map(|(name, about)| (format!("restore/{name}"), about)));
             both
         }
-        Kind::Method => methods(&source::policies(&app).await?),
+        Kind::Method => methods(&of_source(&source::policies(&app).await?, before)),
         Kind::StorageClass => list_all(&app.everywhere::<StorageClass>(), all(), "storage classes")
             .await?
             .iter()
@@ -305,8 +305,15 @@ async fn names(kind: Kind, globals: &Globals) -> Result<Vec<(String, String)>> {
     })
 }
 
-/// Methods of all policies, each once, with the policies that have it.
-fn methods(policies: &[BackupPolicy]) -> Vec<(String, String)> {
+/// The policies of the source, or with the name, that was typed; all of them when there is none.
+fn of_source<'a>(all: &'a [BackupPolicy], before: &[String]) -> Vec<&'a BackupPolicy> {
+    let typed = before.iter().filter(|word| !word.starts_with('-')).filter_map(|word| Source::parse(word).ok());
+    let mut found = typed.map(|typed| source::matching(all, &typed, None)).filter(|found| !found.is_empty());
+    found.next().unwrap_or_else(|| all.iter().collect())
+}
+
+/// Methods of policies, each once, with the policies that have it.
+fn methods(policies: &[&BackupPolicy]) -> Vec<(String, String)> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for policy in policies {
         for method in &policy.spec.backup_methods {
@@ -380,16 +387,21 @@ mod tests {
     }
 
     #[test]
-    fn a_method_of_several_policies_is_one_candidate() {
+    fn methods_are_those_of_the_source_and_each_is_one_candidate() {
         let policy = |name: &str| -> BackupPolicy {
             let methods = serde_json::json!([{"name": "full"}, {"name": "wal"}]);
             serde_json::from_value(serde_json::json!({"apiVersion": "dataprotection.kubeblocks.io/v1alpha1",
                 "kind": "BackupPolicy", "metadata": {"name": name}, "spec": {"backupMethods": methods}}))
             .unwrap()
         };
-        let found = methods(&[policy("a"), policy("b")]);
+        let all = [policy("a"), policy("b")];
+        let typed = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let found = methods(&of_source(&all, &typed(&["backup", "unknown"])));
         assert_eq!(found[0], ("full".to_owned(), "a, b".to_owned()));
         assert_eq!(found.len(), 2);
+        for chosen in [&["backup", "policy/b"][..], &["schedule", "create", "b", "--cron", "@daily"]] {
+            assert_eq!(methods(&of_source(&all, &typed(chosen)))[0].1, "b", "{chosen:?}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod kubeconfig;
 mod manifest;
 mod moment;
 mod output;
+mod patch;
 mod provider_flags;
 mod recoverable;
 #[cfg(test)]

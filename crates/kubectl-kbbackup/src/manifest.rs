@@ -176,7 +176,7 @@ pub(crate) async fn previewed(app: &App, ui: &Ui, manifests: &[Manifest], how: H
 }
 
 /// Several objects: YAML documents in the order of creation, a JSON list, or names.
-fn documents(values: &[Value], manifests: &[Manifest], format: Format) -> Result<String> {
+pub(crate) fn documents(values: &[Value], manifests: &[Manifest], format: Format) -> Result<String> {
     match format {
         Format::Name => Ok(manifests.iter().map(|manifest| manifest.full_name() + "\n").collect()),
         Format::Json if values.len() == 1 => object::text(&values[0], Format::Json),

@@ -114,3 +114,18 @@ fn every_command_of_the_documents_parses() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn every_example_has_its_part_in_the_plan_for_the_cluster() {
+    let home = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(home.join(file)).unwrap();
+    let plan = kbbackup_testing::examples::parse(&read("../../tests/e2e/examples.txt")).unwrap();
+    kbbackup_testing::examples::compare(&plan, &[&read("../../README.md"), &read("REFERENCE.md")]).unwrap();
+    // What is typed instead of an example is a command, too.
+    let typed = plan.iter().filter_map(|step| match step {
+        kbbackup_testing::examples::Step::Run(run) if run.typed.contains("kubectl kbbackup") => Some(&run.typed),
+        _ => None,
+    });
+    let wrong: Vec<String> = typed.filter_map(|line| parses(&line.replace(['{', '}'], "")).err()).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -80,12 +80,23 @@ impl Kubectl {
         command
     }
 
+    /// A line of shell that finds the cluster, kubectl and the plugin.
+    pub fn shell(&self, line: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.env("PATH", &self.path);
+        if let Some(kubeconfig) = &self.kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
+        command.args(["-c", line]);
+        command
+    }
+
     /// Runs to the end, whatever the exit code.
     ///
     /// # Errors
     /// When the program cannot be started.
     pub fn try_run(&self, args: &[&str]) -> Result<Done> {
-        finish(self.command(args).stdin(Stdio::null()).output().context("cannot run kubectl")?)
+        run(&mut self.command(args))
     }
 
     /// Runs to the end and gives standard output; fails on a non-zero exit.
@@ -237,6 +248,15 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Runs a command without input to its end, whatever the exit code.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn run(command: &mut Command) -> Result<Done> {
+    let output = command.stdin(Stdio::null()).output();
+    finish(output.with_context(|| format!("cannot run {}", command.get_program().display()))?)
 }
 
 fn finish(output: Output) -> Result<Done> {

@@ -5,6 +5,7 @@
 //! [`postgres`] is a database under load and [`ledger`] the oracle that says what a restore must contain. [`terminal`] is for what
 //! asks questions.
 
+pub mod examples;
 pub mod fixtures;
 pub mod kubectl;
 pub mod ledger;

@@ -45,7 +45,9 @@ const OPERATOR_ENDS: Duration = Duration::from_secs(90);
 #[command(after_help = "Examples:
   kubectl kbbackup uninstall
   kubectl kbbackup uninstall --delete-embedded-data
+  kubectl kbbackup uninstall --delete-crds --dry-run
   kubectl kbbackup uninstall --delete-crds --yes")]
+#[allow(clippy::struct_excessive_bools)] // each is a flag
 pub(crate) struct UninstallArgs {
     /// Remove the definitions as well, and with them every Backup, policy and schedule object; data in repositories stays
     #[arg(long)]
@@ -58,49 +60,61 @@ pub(crate) struct UninstallArgs {
     /// Don't ask
     #[arg(short, long)]
     pub yes: bool,
+
+    /// Only say what would go
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Removes objects, or only says which.
+struct Hand<'a> {
+    ui: &'a Ui,
+    dry: bool,
 }
 
 pub(crate) async fn run(ui: &Ui, app: &App, args: &UninstallArgs) -> Result<Exit> {
     let operator = app.operator().await?;
     let namespace = app.operator_namespace().await;
+    let hand = &Hand { ui, dry: args.dry_run };
+    let yes = args.yes || hand.dry;
     if args.delete_embedded_data {
         let backups = repo::backups_in(app, store::REPO).await.unwrap_or_default();
         let question =
             format!("Erase the embedded repository and {} in it?", human::count(backups.len(), "backup", "backups"));
-        ask::confirm(ui, args.yes, &question, Some(store::REPO))?;
+        ask::confirm(ui, yes, &question, Some(store::REPO))?;
     }
     let objects = if args.delete_crds { custom_objects(app).await? } else { Vec::new() };
     if args.delete_crds {
         let count = objects.len().to_string();
-        ask::confirm(ui, args.yes, &format!("Remove the definitions and {count} objects of theirs?"), Some(&count))?;
+        ask::confirm(ui, yes, &format!("Remove the definitions and {count} objects of theirs?"), Some(&count))?;
     }
     if operator.is_some() && !args.delete_crds && !args.delete_embedded_data {
-        ask::confirm(ui, args.yes, &format!("Remove the operator from namespace {namespace}?"), None)?;
+        ask::confirm(ui, yes, &format!("Remove the operator from namespace {namespace}?"), None)?;
     }
     if operator.is_none() {
         ui.say("the operator is not installed");
     }
     let mut gone = 0;
-    gone += remove_part::<Deployment>(ui, &app.within(&namespace), PART_OPERATOR).await?;
-    gone += remove_part::<Service>(ui, &app.within(&namespace), PART_OPERATOR).await?;
-    gone += remove_part::<ConfigMap>(ui, &app.within(&namespace), PART_OPERATOR).await?;
-    gone += remove_part::<RoleBinding>(ui, &app.within(&namespace), PART_OPERATOR).await?;
-    gone += remove_part::<Role>(ui, &app.within(&namespace), PART_OPERATOR).await?;
-    gone += remove_part::<ServiceAccount>(ui, &app.within(&namespace), PART_OPERATOR).await?;
-    gone += remove_part::<ClusterRoleBinding>(ui, &app.everywhere(), PART_OPERATOR).await?;
-    gone += remove_part::<ClusterRole>(ui, &app.everywhere(), PART_OPERATOR).await?;
-    let kubeblocks = serves_clusters(app).await?;
-    if args.delete_embedded_data || args.delete_crds || kubeblocks {
+    gone += hand.remove_part::<Deployment>(&app.within(&namespace), PART_OPERATOR).await?;
+    gone += hand.remove_part::<Service>(&app.within(&namespace), PART_OPERATOR).await?;
+    gone += hand.remove_part::<ConfigMap>(&app.within(&namespace), PART_OPERATOR).await?;
+    gone += hand.remove_part::<RoleBinding>(&app.within(&namespace), PART_OPERATOR).await?;
+    gone += hand.remove_part::<Role>(&app.within(&namespace), PART_OPERATOR).await?;
+    gone += hand.remove_part::<ServiceAccount>(&app.within(&namespace), PART_OPERATOR).await?;
+    gone += hand.remove_part::<ClusterRoleBinding>(&app.everywhere(), PART_OPERATOR).await?;
+    gone += hand.remove_part::<ClusterRole>(&app.everywhere(), PART_OPERATOR).await?;
+    let kubeblocks = !hand.dry && serves_clusters(app).await?;
+    if !hand.dry && (args.delete_embedded_data || args.delete_crds || kubeblocks) {
         operator_ended(ui, app, &namespace).await?;
     }
     if kubeblocks {
         release_clusters(ui, app).await?;
     }
     if args.delete_embedded_data {
-        gone += embedded(ui, app, &namespace).await?;
+        gone += hand.embedded(app, &namespace).await?;
     }
     if args.delete_crds {
-        gone += definitions(ui, app, &objects).await?;
+        gone += hand.definitions(app, &objects).await?;
     }
     if gone == 0 {
         ui.say("nothing was left to remove");
@@ -129,49 +143,83 @@ async fn operator_ended(ui: &Ui, app: &App, namespace: &str) -> Result<()> {
         .hint(format!("kubectl get pods -n {namespace}")))
 }
 
-/// Deletes all objects of a kind that carry the label of a part.
-async fn remove_part<K>(ui: &Ui, api: &Api<K>, part: &str) -> Result<usize>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let kind = K::kind(&()).to_lowercase();
-    let selector = format!("{}={part}", labels::PART);
-    let all = list_all(api, ListParams::default().labels(&selector), &format!("{kind}s")).await?;
-    for object in &all {
-        remove(ui, api, &kind, &object.name_any()).await?;
+impl Hand<'_> {
+    /// Deletes all objects of a kind that carry the label of a part.
+    async fn remove_part<K>(&self, api: &Api<K>, part: &str) -> Result<usize>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let kind = K::kind(&()).to_lowercase();
+        let selector = format!("{}={part}", labels::PART);
+        let all = list_all(api, ListParams::default().labels(&selector), &format!("{kind}s")).await?;
+        for object in &all {
+            self.remove(api, &kind, &object.name_any()).await?;
+        }
+        Ok(all.len())
     }
-    Ok(all.len())
-}
 
-async fn remove<K: Clone + DeserializeOwned + std::fmt::Debug>(
-    ui: &Ui,
-    api: &Api<K>,
-    kind: &str,
-    name: &str,
-) -> Result<()> {
-    match api.delete(name, &DeleteParams::background()).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(error).doing(|| format!("{kind}/{name} cannot be deleted")),
-        Ok(_) => {
-            ui.result(&format!("{kind}/{name} deleted"));
-            Ok(())
+    async fn remove<K>(&self, api: &Api<K>, kind: &str, name: &str) -> Result<()>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        if self.dry {
+            self.ui.result(&format!("{kind}/{name} would be deleted"));
+            return Ok(());
+        }
+        match api.delete(name, &DeleteParams::background()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            Err(error) => Err(error).doing(|| format!("{kind}/{name} cannot be deleted")),
+            Ok(_) => {
+                self.ui.result(&format!("{kind}/{name} deleted"));
+                Ok(())
+            }
         }
     }
-}
 
-/// The store with its volume and keys. The repository object has no controller any more that would release it.
-async fn embedded(ui: &Ui, app: &App, namespace: &str) -> Result<usize> {
-    let mut gone = remove_part::<StatefulSet>(ui, &app.within(namespace), PART_STORE).await?;
-    gone += remove_part::<Service>(ui, &app.within(namespace), PART_STORE).await?;
-    gone += remove_part::<Secret>(ui, &app.within(namespace), PART_STORE).await?;
-    gone += remove_part::<PersistentVolumeClaim>(ui, &app.within(namespace), PART_STORE).await?;
-    let api = app.everywhere::<BackupRepo>();
-    if let Ok(Some(found)) = api.get_opt(store::REPO).await {
-        release(&api, &found).await?;
-        remove(ui, &api, "backuprepo", store::REPO).await?;
-        gone += 1;
+    /// The store with its volume and keys. The repository object has no controller any more that would release it.
+    async fn embedded(&self, app: &App, namespace: &str) -> Result<usize> {
+        let mut gone = self.remove_part::<StatefulSet>(&app.within(namespace), PART_STORE).await?;
+        gone += self.remove_part::<Service>(&app.within(namespace), PART_STORE).await?;
+        gone += self.remove_part::<Secret>(&app.within(namespace), PART_STORE).await?;
+        gone += self.remove_part::<PersistentVolumeClaim>(&app.within(namespace), PART_STORE).await?;
+        let api = app.everywhere::<BackupRepo>();
+        if let Ok(Some(found)) = api.get_opt(store::REPO).await {
+            if !self.dry {
+                release(&api, &found).await?;
+            }
+            self.remove(&api, "backuprepo", store::REPO).await?;
+            gone += 1;
+        }
+        Ok(gone)
     }
-    Ok(gone)
+
+    /// Releases the objects first: with the operator gone a finalizer would hold the definitions for ever, and no data in a
+    /// repository may be erased just because its catalogue goes.
+    async fn definitions(&self, app: &App, objects: &[(ApiResource, DynamicObject)]) -> Result<usize> {
+        let operator = if self.dry { None } else { app.operator().await? };
+        if operator.is_some_and(|operator| operator.metadata.deletion_timestamp.is_none()) {
+            return Err(CliError::refused("the definitions stay", "the operator still runs and would erase data"));
+        }
+        for (resource, object) in objects {
+            if self.dry {
+                let within = object.namespace().map(|name| format!("{name}/")).unwrap_or_default();
+                let kind = resource.kind.to_lowercase();
+                self.ui.result(&format!("{kind} {within}{} would be deleted", object.name_any()));
+                continue;
+            }
+            let api: Api<DynamicObject> = match object.namespace() {
+                Some(namespace) => Api::namespaced_with(app.client.clone(), &namespace, resource),
+                None => Api::all_with(app.client.clone(), resource),
+            };
+            release(&api, object).await?;
+        }
+        let api = app.everywhere::<CustomResourceDefinition>();
+        let crds = install::crds()?;
+        for crd in &crds {
+            self.remove(&api, "customresourcedefinition", crd.name()).await?;
+        }
+        Ok(crds.len())
+    }
 }
 
 /// Takes the finalizers off, as nobody is left to answer them.
@@ -236,25 +284,4 @@ async fn custom_objects(app: &App) -> Result<Vec<(ApiResource, DynamicObject)>> 
         all.extend(objects.into_iter().map(|object| (resource.clone(), object)));
     }
     Ok(all)
-}
-
-/// Releases the objects first: with the operator gone a finalizer would hold the definitions for ever, and no data in a
-/// repository may be erased just because its catalogue goes.
-async fn definitions(ui: &Ui, app: &App, objects: &[(ApiResource, DynamicObject)]) -> Result<usize> {
-    if app.operator().await?.is_some_and(|operator| operator.metadata.deletion_timestamp.is_none()) {
-        return Err(CliError::refused("the definitions stay", "the operator still runs and would erase data"));
-    }
-    for (resource, object) in objects {
-        let api: Api<DynamicObject> = match object.namespace() {
-            Some(namespace) => Api::namespaced_with(app.client.clone(), &namespace, resource),
-            None => Api::all_with(app.client.clone(), resource),
-        };
-        release(&api, object).await?;
-    }
-    let api = app.everywhere::<CustomResourceDefinition>();
-    let crds = install::crds()?;
-    for crd in &crds {
-        remove(ui, &api, "customresourcedefinition", crd.name()).await?;
-    }
-    Ok(crds.len())
 }

@@ -3,6 +3,7 @@
 pub(crate) mod human;
 pub(crate) mod object;
 pub(crate) mod table;
+mod yaml;
 
 use clap::ValueEnum;
 

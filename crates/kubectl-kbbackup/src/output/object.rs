@@ -4,6 +4,7 @@ use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::yaml;
 use crate::{error::Result, output::Format};
 
 /// What was found, and whether exactly one object was asked for by name.
@@ -34,7 +35,7 @@ pub(crate) fn text<T: Serialize>(value: &T, format: Format) -> Result<String> {
     if format == Format::Json {
         return Ok(serde_json::to_string_pretty(value)? + "\n");
     }
-    serde_norway::to_string(value)
+    yaml::text(&serde_json::to_value(value)?)
         .map_err(|error| crate::error::CliError::refused("an object cannot be written as YAML", error.to_string()))
 }
 

@@ -5,6 +5,7 @@
 
 mod api;
 mod backup;
+mod changes;
 mod delete;
 mod edit;
 mod in_place;

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::CTRL_C;
 use crate::api::Api;
@@ -103,4 +103,30 @@ fn no_and_ctrl_c_change_nothing() {
         assert_eq!(terminal.end(), code, "{answer:?}: {}", terminal.seen());
         assert_eq!(api.written(), Vec::<Value>::new(), "{answer:?}");
     }
+}
+
+#[test]
+fn a_manifest_of_an_installation_keeps_the_keys_and_the_volume_of_the_store() {
+    let api = World::default().operator("0.0.9", "x:0.0.9").store("77Gi").repo("other", true).start();
+    let keys = json!({"accessKeyId": "YQ==", "secretAccessKey": "aHVzaA=="});
+    let metadata = json!({"name": "kbbackup-store", "namespace": "kbbackup-system"});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": keys});
+    api.put("/api/v1/namespaces/kbbackup-system/secrets/kbbackup-store".to_owned(), secret);
+    let (code, shown, told) = quiet(&api, &["install", "--embedded-repo", "--dry-run", "-o", "json"]);
+    assert_eq!(code, Some(0), "{told}");
+    let all: Value = serde_json::from_str(&shown).unwrap();
+    let only = |kind: &str, name: &str| {
+        let mut items = all["items"].as_array().unwrap().iter();
+        items.find(|item| item["kind"] == kind && item["metadata"]["name"] == name).unwrap()
+    };
+    assert_eq!(only("Secret", "kbbackup-store")["stringData"]["secretAccessKey"], "hush");
+    let claim = &only("StatefulSet", "kbbackup-store")["spec"]["volumeClaimTemplates"][0];
+    assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "77Gi");
+    let mark = &only("BackupRepo", "embedded")["metadata"]["annotations"];
+    assert_eq!(mark["dataprotection.kubeblocks.io/is-default-repo"], Value::Null, "there is a default already");
+    assert_eq!(api.written(), Vec::<Value>::new());
+
+    // To readers of YAML 1.1 a plain `off` would be no text, and the server would refuse it.
+    let (_, shown, _) = quiet(&api, &["install", "--dry-run"]);
+    assert!(shown.contains("value: 'off'") && !shown.contains("value: off\n"), "{shown}");
 }

@@ -18,8 +18,28 @@ fn kubectl_itself_completes_what_the_cluster_knows() {
         let done = cluster.run(&words).unwrap();
         done.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
     };
+    let context = cluster.run(&["config", "current-context"]).unwrap();
+    let mut other = fixtures::policy("other", "other", "pg-basebackup", None);
+    other["spec"]["backupMethods"][0]["name"] = json!("another");
+    space.kubectl.apply(&other.to_string()).unwrap();
+    let methods = candidates(&["backup", "policy/pg", "--method", ""]);
+    assert!(!methods.iter().any(|method| method == "another"), "a method of another source: {methods:?}");
     for (words, wanted) in [
         (&["repo", "check", ""][..], "embedded"),
+        (&["policy", "describe", ""], "pg"),
+        (&["policy", "create", "--repo", "emb"], "embedded"),
+        (&["repo", "create", "--provider", "s3-"], "s3-compatible"),
+        (&["repo", "providers", ""], "s3"),
+        (&["policy", "create", "--action-set", "pg-"], "pg-basebackup"),
+        (&["restore", "new", "--from", ""], "nightly"),
+        (&["delete", ""], "nightly"),
+        (&["list", "-n", "kbbackup-"], "kbbackup-system"),
+        (&["list", "--context", ""], context.trim()),
+        (&["backup", "--del"], "--deletion-policy"),
+        (&["backup", "--deletion-policy", "R"], "Retain"),
+        (&["list", "-o", "js"], "json"),
+        (&["backup", "policy/other", "--method", ""], "another"),
+        (&["status", ""], "policy/other"),
         (&["describe", "nigh"], "nightly"),
         (&["why", ""], "nightly"),
         (&["backup", "statefulset/pg", "--method", ""], "full"),

@@ -4,22 +4,23 @@ use std::time::Duration;
 
 use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Secret};
 use kbbackup_api::v1alpha1::BackupRepo;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt, core::NamespaceResourceScope};
 use rand::distr::{Alphanumeric, SampleString};
+use serde::de::DeserializeOwned;
 
 use super::{InstallArgs, rollout};
 use crate::{
     app::App,
     ask,
     commands::repo,
-    error::Result,
+    error::{Doing, Result},
     install::{Settings, store},
     manifest::Manifest,
     ui::{Mark, Ui},
     wait::{self, Seen, Waiting},
 };
 
-pub(super) fn wish(args: &InstallArgs, default: bool) -> store::Wish {
+fn wish(args: &InstallArgs, default: bool) -> store::Wish {
     store::Wish {
         size: args.embedded_size.clone(),
         storage_class: args.embedded_storage_class.clone(),
@@ -28,7 +29,7 @@ pub(super) fn wish(args: &InstallArgs, default: bool) -> store::Wish {
     }
 }
 
-pub(super) fn new_keys() -> store::Keys {
+fn new_keys() -> store::Keys {
     let mut random = rand::rng();
     store::Keys {
         access: Alphanumeric.sample_string(&mut random, 20),
@@ -50,6 +51,41 @@ pub(super) fn wanted(ui: &Ui, args: &InstallArgs, repos: &[BackupRepo]) -> Resul
     Ok(wanted)
 }
 
+/// The store and its repository as they are to be. What of them is there already keeps its keys and its volume.
+pub(super) async fn planned(
+    app: &App,
+    args: &InstallArgs,
+    settings: &Settings,
+    default: bool,
+) -> Result<(Vec<Manifest>, Manifest)> {
+    let namespace = &settings.namespace;
+    let wish = wish(args, default);
+    // With new keys nobody could read an existing store any more.
+    let existing = present::<Secret>(app, namespace, "secret").await?;
+    let keys = existing.as_ref().and_then(store::Keys::of).unwrap_or_else(new_keys);
+    let mut manifests = store::store(settings, &wish, &keys);
+    if let Some(present) = present::<StatefulSet>(app, namespace, "statefulset").await? {
+        keep_claims(&mut manifests, &present)?;
+    }
+    Ok((manifests, store::repo(settings, &wish)))
+}
+
+/// A part of the store, if it is there. A dry run may have no cluster at all; a server that answers must say.
+async fn present<K>(app: &App, namespace: &str, kind: &str) -> Result<Option<K>>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    match app.within::<K>(namespace).get_opt(store::STORE).await {
+        Err(error @ kube::Error::Api(_)) => Err(error).doing(|| format!("{kind}/{} cannot be read", store::STORE)),
+        found => Ok(found.ok().flatten()),
+    }
+}
+
+/// Whether the embedded repository is, or may become, the default one.
+pub(super) fn may_be_default(repos: &[BackupRepo]) -> bool {
+    repos.iter().all(|repo| !repo::is_default(repo) || repo.name_any() == store::REPO)
+}
+
 pub(super) async fn make(
     ui: &Ui,
     app: &App,
@@ -59,24 +95,18 @@ pub(super) async fn make(
 ) -> Result<()> {
     let waits = args.rollout.wait.wait != Some(false);
     let namespace = &settings.namespace;
-    let default = repos.iter().all(|repo| !repo::is_default(repo) || repo.name_any() == store::REPO);
-    let wish = wish(args, default);
-    // The keys of an existing store stay, or nobody could read it any more.
-    let existing = app.within::<Secret>(namespace).get_opt(store::STORE).await.ok().flatten();
-    let keys = existing.as_ref().and_then(store::Keys::of).unwrap_or_else(new_keys);
-    let mut manifests = store::store(settings, &wish, &keys);
-    if let Some(present) = app.within::<StatefulSet>(namespace).get_opt(store::STORE).await.ok().flatten() {
-        keep_claims(&mut manifests, &present)?;
-    }
+    let default = may_be_default(repos);
+    let (manifests, repo) = planned(app, args, settings, default).await?;
     rollout::apply(ui, app, &manifests, args.rollout.write.output).await?;
     if waits {
         ready(ui, app, namespace, args.rollout.wait.limit()).await?;
     }
-    rollout::apply(ui, app, &[store::repo(settings, &wish)], args.rollout.write.output).await?;
+    rollout::apply(ui, app, &[repo], args.rollout.write.output).await?;
     if waits {
         repo::wait_ready(ui, app, store::REPO, args.rollout.wait.limit().or(Some(Duration::from_secs(300)))).await?;
         let mark = if default { ", the default" } else { "" };
-        ui.say(&ui.marked(Mark::Good, &format!("backuprepo/{}{mark}, on a volume of {}", store::REPO, wish.size)));
+        let size = &args.embedded_size;
+        ui.say(&ui.marked(Mark::Good, &format!("backuprepo/{}{mark}, on a volume of {size}", store::REPO)));
     }
     Ok(())
 }

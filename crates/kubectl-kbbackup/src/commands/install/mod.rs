@@ -16,7 +16,7 @@ use crate::{
     args::DryRun,
     error::{CliError, Result},
     exit::Exit,
-    install::{self, Settings, VERSION, present::Present, store},
+    install::{self, Settings, VERSION, present::Present},
     manifest::{self, How, Manifest},
     ui::Ui,
 };
@@ -58,14 +58,15 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &InstallArgs) -> Result<Exit> 
     let dry = args.rollout.write.dry_run;
     if dry == DryRun::Client {
         // Complete and without a question: what `kubectl apply` would need.
-        manifest::previewed(app, ui, &everything(args, &settings, crds)?, How::Apply, &args.rollout.write).await?;
+        manifest::previewed(app, ui, &everything(app, args, &settings, crds).await?, How::Apply, &args.rollout.write)
+            .await?;
         return Ok(Exit::Done);
     }
     rollout::refuse_foreign(ui, app, args.rollout.adopt_crds, &crds).await?;
     if dry == DryRun::Server {
         let manifests =
             if rollout::definitions_exist(app, &crds).await && namespace_exists(app, &settings.namespace).await {
-                everything(args, &settings, crds)?
+                everything(app, args, &settings, crds).await?
             } else {
                 ui.warn("the server can only judge the definitions until they, and the namespace, exist");
                 crds
@@ -109,7 +110,7 @@ async fn settings(ui: &Ui, app: &App, args: &InstallArgs) -> Result<Settings> {
     Ok(args.rollout.settings(namespace, &present))
 }
 
-fn everything(args: &InstallArgs, settings: &Settings, crds: Vec<Manifest>) -> Result<Vec<Manifest>> {
+async fn everything(app: &App, args: &InstallArgs, settings: &Settings, crds: Vec<Manifest>) -> Result<Vec<Manifest>> {
     let mut manifests = crds;
     if args.crds_only {
         return Ok(manifests);
@@ -117,9 +118,11 @@ fn everything(args: &InstallArgs, settings: &Settings, crds: Vec<Manifest>) -> R
     manifests.extend(install::operator(settings)?);
     manifests.extend(install::catalogue()?);
     if args.embedded_repo == Some(true) {
-        let wish = embedded::wish(args, true);
-        manifests.extend(store::store(settings, &wish, &embedded::new_keys()));
-        manifests.push(store::repo(settings, &wish));
+        // Where nobody can be asked there is none yet.
+        let default = repo::all(app).await.map_or(true, |repos| embedded::may_be_default(&repos));
+        let (store, repo) = embedded::planned(app, args, settings, default).await?;
+        manifests.extend(store);
+        manifests.push(repo);
     }
     Ok(manifests)
 }

@@ -18,7 +18,7 @@ use crate::{
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "Examples:
   kubectl kbbackup policy actionsets
-  kubectl kbbackup policy actionsets postgresql-full -o yaml")]
+  kubectl kbbackup policy actionsets kbb-postgres-full -o yaml")]
 pub(crate) struct ActionSetsArgs {
     /// Only these recipes
     pub names: Vec<String>,

@@ -7,17 +7,17 @@ use kbbackup_api::{
     v1alpha1::{BackupPolicy, BackupRepo, EncryptionAlgorithm},
 };
 use kube::{
-    ResourceExt,
-    api::{Patch, PatchParams},
+    Api, ResourceExt,
+    api::{ApiResource, DynamicObject},
 };
 use serde_json::{Map, Value, json};
 
 use crate::{
     app::{App, get},
-    args::words,
-    error::{CliError, Doing, Result},
+    args::{WriteArgs, words},
+    error::{CliError, Result},
     exit::Exit,
-    source,
+    manifest, patch, source,
     ui::Ui,
 };
 
@@ -30,7 +30,8 @@ use crate::{
   kubectl kbbackup policy set pg --repo cloud
   kubectl kbbackup policy set pg --encryption-algorithm age --passphrase-secret backup-key/passPhrase
   kubectl kbbackup policy set pg --no-encryption
-  kubectl kbbackup policy set pg --default --backoff-limit 3")]
+  kubectl kbbackup policy set pg --default --backoff-limit 3
+  kubectl kbbackup policy set pg --repo cloud --dry-run -o yaml")]
 #[allow(clippy::struct_excessive_bools)] // each is a flag
 pub(crate) struct SetArgs {
     /// Policy to change
@@ -59,6 +60,9 @@ pub(crate) struct SetArgs {
     /// How often a failed job is tried again
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=10))]
     pub backoff_limit: Option<i32>,
+
+    #[command(flatten)]
+    pub write: WriteArgs,
 }
 
 /// `SECRET/KEY`.
@@ -70,30 +74,45 @@ fn secret_key(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) async fn run(ui: &Ui, app: &App, args: &SetArgs) -> Result<Exit> {
-    let api = app.here::<BackupPolicy>();
-    let policy = get(&api, &format!("backuppolicy/{}", args.name)).await?;
+    let policy = get(&app.here::<BackupPolicy>(), &format!("backuppolicy/{}", args.name)).await?;
     if let Some(repo) = args.repo.as_deref().filter(|repo| !repo.is_empty()) {
         get(&app.everywhere::<BackupRepo>(), &format!("backuprepo/{repo}")).await?;
     }
     if let Some((secret, key)) = &args.passphrase_secret {
         check_secret(app, secret, key).await?;
     }
-    let patch = patch(&policy, args)?;
-    let name = policy.name_any();
-    let params = PatchParams { field_manager: Some(app.field_manager.clone()), ..PatchParams::default() };
-    let what = || format!("backuppolicy/{name} cannot be changed");
-    api.patch(&name, &params, &Patch::Merge(&patch)).await.doing(what)?;
-    if args.default {
-        // Only now, so that a source is never without one.
-        for other in others(app, &policy).await? {
-            let unmark = json!({"metadata": {"annotations": {annotations::IS_DEFAULT_POLICY: null}}});
-            let what = || format!("backuppolicy/{other} cannot be changed");
-            api.patch(&other, &params, &Patch::Merge(&unmark)).await.doing(what)?;
-            ui.say(&format!("backuppolicy/{other} is not the default any more"));
-        }
+    let api = Api::<DynamicObject>::namespaced_with(
+        app.client.clone(),
+        &app.namespace,
+        &ApiResource::erase::<BackupPolicy>(&()),
+    );
+    let wanted = change(&policy, args)?;
+    let mut changes = vec![of(&api, &policy.name_any(), wanted).await?];
+    let others = if args.default { others(app, &policy).await? } else { Vec::new() };
+    for other in &others {
+        // Behind the new one, so that a source is never without a default. In so many words: what a manifest says nothing of,
+        // `kubectl apply` leaves as it is.
+        let unmark = json!({"metadata": {"annotations": {annotations::IS_DEFAULT_POLICY: "false"}}});
+        changes.push(of(&api, other, unmark).await?);
     }
-    ui.result(&format!("backuppolicy.dataprotection.kubeblocks.io/{name} changed"));
+    if patch::previewed(app, ui, &changes, &args.write).await? {
+        return Ok(Exit::Done);
+    }
+    let written = patch::send(app, &changes).await?;
+    for other in others {
+        ui.say(&format!("backuppolicy/{other} is not the default any more"));
+    }
+    if let Some((policy, _)) = written.into_iter().next() {
+        manifest::announce(ui, &[policy], "changed", args.write.output)?;
+    }
     Ok(Exit::Done)
+}
+
+/// A change of the policy of that name.
+async fn of(api: &Api<DynamicObject>, name: &str, patch: Value) -> Result<patch::Change> {
+    let present = get(api, &format!("backuppolicy/{name}")).await?;
+    // The operator writes into the status at any time, which is no conflict.
+    Ok(patch::Change { api: api.clone(), present, patch, as_read: false })
 }
 
 async fn check_secret(app: &App, name: &str, key: &str) -> Result<()> {
@@ -121,7 +140,7 @@ async fn others(app: &App, policy: &BackupPolicy) -> Result<Vec<String>> {
     Ok(all.iter().filter(same).map(ResourceExt::name_any).collect())
 }
 
-fn patch(policy: &BackupPolicy, args: &SetArgs) -> Result<Value> {
+fn change(policy: &BackupPolicy, args: &SetArgs) -> Result<Value> {
     let mut spec = Map::new();
     if let Some(repo) = &args.repo {
         spec.insert("backupRepoName".to_owned(), if repo.is_empty() { Value::Null } else { json!(repo) });
@@ -184,7 +203,7 @@ mod tests {
             let config = json!({"algorithm": "AES-256-CFB", "passPhraseSecretKeyRef": {"name": "s", "key": "k"}});
             policy.spec.encryption_config = serde_json::from_value(config).unwrap();
         }
-        patch(&policy, &Only::parse_from(["x", "pg"].iter().chain(words)).args)
+        change(&policy, &Only::parse_from(["x", "pg"].iter().chain(words)).args)
     }
 
     #[test]

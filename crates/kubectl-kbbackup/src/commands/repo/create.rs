@@ -1,6 +1,9 @@
 //! `repo create`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use k8s_openapi::{
@@ -34,7 +37,7 @@ use crate::{
 #[command(after_help = "Examples:
   kubectl kbbackup repo create
   kubectl kbbackup repo create s3-main --provider s3 --param bucket=db-backups --param region=eu-central-1 --credential-file keys.env --default
-  kubectl kbbackup repo create minio --provider s3-compatible --param bucket=backups --param endpoint=http://minio.minio:9000 --credential-secret minio/keys
+  kubectl kbbackup repo create minio --provider minio --param bucket=backups --param endpoint=http://minio.minio:9000 --credential-secret minio/keys
   kubectl kbbackup repo providers s3")]
 pub(crate) struct CreateArgs {
     /// Name of the repository [default: that of the provider]
@@ -252,7 +255,7 @@ fn parameters(ui: &Ui, args: &CreateArgs, provider: &StorageProvider, has_creden
     Ok(given)
 }
 
-fn credentials_of_file(path: &PathBuf) -> Result<BTreeMap<String, String>> {
+pub(super) fn credentials_of_file(path: &Path) -> Result<BTreeMap<String, String>> {
     let what = || format!("credential file {} cannot be used", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| CliError::usage(what(), error.to_string()))?;
     if text.trim_start().starts_with('{') {

@@ -5,20 +5,16 @@ use kbbackup_api::{
     names::labels,
     v1alpha1::{BackupSchedule, BackupType, SchedulePolicy},
 };
-use kube::{
-    ResourceExt,
-    api::{DynamicObject, Patch, PatchParams},
-};
+use kube::{ResourceExt, api::DynamicObject};
 use serde_json::{Map, Value, json};
 
 use super::find::{self, Found};
 use crate::{
     app::App,
-    args::{DryRun, WriteArgs},
+    args::WriteArgs,
     build::schedule::Change,
     error::{CliError, Doing, Result},
-    manifest,
-    output::{Format, object},
+    manifest, patch,
     ui::Ui,
 };
 
@@ -112,7 +108,7 @@ pub(super) async fn in_cluster(
 ) -> Result<()> {
     let name = cluster.name_any();
     let present = cluster.spec.backup.clone().unwrap_or_default();
-    let mut patch = as_cluster_says(&present, &name, entry, kind, change)?;
+    let patch = as_cluster_says(&present, &name, entry, kind, change)?;
     ui.say(&format!("cluster/{name} says how its backups are scheduled, so the change goes into its spec.backup"));
     let api = kube::Api::<DynamicObject>::namespaced_with(
         app.client.clone(),
@@ -120,77 +116,24 @@ pub(super) async fn in_cluster(
         &kube::api::ApiResource::erase::<Cluster>(&()),
     );
     let present = crate::app::get(&api, &format!("cluster/{name}")).await?;
-    patched(ui, app, &api, &present, &mut patch, write).await
+    written(ui, app, patch::Change { api, present, patch, as_read: true }, write).await
 }
 
 /// Patches the schedule as it was read: a change by somebody else in between is a conflict.
-pub(super) async fn save(ui: &Ui, app: &App, found: &Found, mut patch: Value, write: &WriteArgs) -> Result<()> {
-    patched(ui, app, &find::api(app), found.raw(), &mut patch, write).await
+pub(super) async fn save(ui: &Ui, app: &App, found: &Found, patch: Value, write: &WriteArgs) -> Result<()> {
+    let change = patch::Change { api: find::api(app), present: found.raw().clone(), patch, as_read: true };
+    written(ui, app, change, write).await
 }
 
-async fn patched(
-    ui: &Ui,
-    app: &App,
-    api: &kube::Api<DynamicObject>,
-    present: &DynamicObject,
-    patch: &mut Value,
-    write: &WriteArgs,
-) -> Result<()> {
-    let name = present.name_any();
-    let kind = present.types.as_ref().map(|types| types.kind.to_lowercase()).unwrap_or_default();
-    if write.dry_run == DryRun::Client {
-        let mut whole = serde_json::to_value(present)?;
-        merge(&mut whole, patch);
-        object::strip_managed(&mut whole);
-        if let Some(fields) = whole.as_object_mut() {
-            fields.remove("status");
-        }
-        ui.result(&object::text(&whole, write.output.unwrap_or(Format::Yaml))?);
+async fn written(ui: &Ui, app: &App, change: patch::Change, write: &WriteArgs) -> Result<()> {
+    let changes = [change];
+    if patch::previewed(app, ui, &changes, write).await? {
         return Ok(());
     }
-    as_read(patch, present);
-    let params = PatchParams {
-        dry_run: write.dry_run == DryRun::Server,
-        field_manager: Some(app.field_manager.clone()),
-        ..PatchParams::default()
-    };
-    let sent = api.patch(&name, &params, &Patch::Merge(&*patch)).await;
-    if let Err(kube::Error::Api(status)) = &sent
-        && status.code == 409
-    {
-        return Err(CliError::refused(
-            format!("{kind}/{name} was not changed"),
-            "somebody else changed it at the same moment; look at it and try again",
-        ));
+    for (object, changed) in patch::send(app, &changes).await? {
+        manifest::announce(ui, &[object], if changed { "changed" } else { "unchanged" }, write.output)?;
     }
-    let written = sent.doing(|| format!("{kind}/{name} cannot be changed"))?;
-    let output = write.output.or((write.dry_run == DryRun::Server).then_some(Format::Yaml));
-    let same = written.resource_version() == present.resource_version();
-    manifest::announce(ui, &[written], if same { "unchanged" } else { "changed" }, output)
-}
-
-/// Makes a patch one of the object as it was read: the server refuses it when somebody has changed the object since.
-fn as_read(patch: &mut Value, present: &DynamicObject) {
-    patch["metadata"] = json!({"resourceVersion": present.resource_version()});
-}
-
-/// A JSON merge patch (RFC 7396), for a look at its result.
-fn merge(into: &mut Value, patch: &Value) {
-    let Some(changes) = patch.as_object() else {
-        into.clone_from(patch);
-        return;
-    };
-    if !into.is_object() {
-        *into = json!({});
-    }
-    let Some(fields) = into.as_object_mut() else { return };
-    for (key, value) in changes {
-        if value.is_null() {
-            fields.remove(key);
-        } else {
-            merge(fields.entry(key.clone()).or_insert(Value::Null), value);
-        }
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -230,20 +173,5 @@ mod tests {
         for kind in [BackupType::Continuous, BackupType::Incremental] {
             assert!(as_cluster_says(&its_own, "pg", &full(), Some(kind), &retention).is_err(), "{kind}");
         }
-    }
-
-    #[test]
-    fn a_patch_is_one_of_what_was_read() {
-        let present = json!({"metadata": {"name": "pg", "resourceVersion": "7"}});
-        let mut patch = json!({"spec": {"schedules": []}});
-        as_read(&mut patch, &serde_json::from_value(present).unwrap());
-        assert_eq!(patch, json!({"spec": {"schedules": []}, "metadata": {"resourceVersion": "7"}}));
-    }
-
-    #[test]
-    fn a_merge_keeps_what_the_patch_does_not_name() {
-        let mut whole = json!({"spec": {"a": 1, "b": {"c": 2}}, "x": 1});
-        merge(&mut whole, &json!({"spec": {"b": {"d": 3}}, "x": null}));
-        assert_eq!(whole, json!({"spec": {"a": 1, "b": {"c": 2, "d": 3}}}));
     }
 }

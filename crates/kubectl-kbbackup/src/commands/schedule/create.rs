@@ -37,7 +37,7 @@ const PRESETS: &[(&str, &str)] = &[
 #[command(after_help = "Examples:
   kubectl kbbackup schedule create statefulset/pg --method full --cron \"0 2 * * *\" --retention 7d
   kubectl kbbackup schedule create statefulset/pg --method full --cron \"30 1 * * 0\" --cron-timezone Europe/Madrid --name weekly
-  kubectl kbbackup schedule create policy/pg --method wal --cron \"*/5 * * * *\" --dry-run -o yaml")]
+  kubectl kbbackup schedule create policy/pg --method log --cron \"*/5 * * * *\" --dry-run -o yaml")]
 pub(crate) struct CreateArgs {
     /// What to back up
     pub source: Option<String>,

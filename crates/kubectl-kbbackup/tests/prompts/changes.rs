@@ -1,0 +1,110 @@
+//! Changes and removals that are only looked at: all of it is shown, and none of it is sent.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::terminal;
+use crate::world::World;
+
+const KINDS: &str = "/apis/dataprotection.kubeblocks.io/v1alpha1";
+const DEFAULT: &str = "dataprotection.kubeblocks.io/is-default-policy";
+
+/// Its exit code, and both of its streams.
+fn run(api: &Api, args: &[&str]) -> (Option<i32>, String, String) {
+    let ended = terminal::command(api, args).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (ended.status.code(), text(&ended.stdout), text(&ended.stderr))
+}
+
+/// Requests that change something.
+fn changes(api: &Api) -> Vec<String> {
+    api.requests().into_iter().filter(|request| !request.starts_with("GET ")).collect()
+}
+
+#[test]
+fn a_policy_is_shown_as_it_would_be_and_the_former_default_with_it() {
+    let other = format!("{KINDS}/namespaces/demo/backuppolicies/other");
+    let api = World::default()
+        .policy("pg", &[("full", "full")])
+        .policy("other", &[("full", "full")])
+        .with(&other, |policy| {
+            policy["metadata"]["annotations"] = json!({DEFAULT: "true"});
+            policy["metadata"]["resourceVersion"] = json!("7");
+            policy["status"] = json!({"phase": "Available"});
+        })
+        .start();
+    let words = ["policy", "set", "pg", "--default", "--backoff-limit", "3"];
+    let (code, shown, told) = run(&api, &[&words[..], &["--dry-run", "-o", "json"]].concat());
+    assert_eq!(code, Some(0), "{told}");
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let (new, former) = (&shown["items"][0], &shown["items"][1]);
+    assert_eq!((&new["metadata"]["name"], &new["spec"]["backoffLimit"]), (&json!("pg"), &json!(3)));
+    assert_eq!(new["metadata"]["annotations"][DEFAULT], "true");
+    assert_eq!(
+        (&former["metadata"]["name"], &former["metadata"]["annotations"]),
+        (&json!("other"), &json!({DEFAULT: "false"}))
+    );
+    // What only the server writes would keep it from being applied another time.
+    assert_eq!((&former["status"], &former["metadata"]["resourceVersion"]), (&Value::Null, &Value::Null));
+    assert_eq!(changes(&api), Vec::<String>::new());
+
+    let (code, shown, told) = run(&api, &words);
+    assert_eq!((code, shown.as_str()), (Some(0), "backuppolicy.dataprotection.kubeblocks.io/pg changed\n"), "{told}");
+    assert!(told.contains("backuppolicy/other is not the default any more"), "{told}");
+    assert_eq!(api.written().len(), 2, "{:?}", api.written());
+    assert_eq!(api.written()[1], json!({"metadata": {"annotations": {DEFAULT: "false"}}}));
+}
+
+#[test]
+fn new_keys_come_from_a_file_and_go_to_the_secret_alone() {
+    const KEY: &str = "hush-hush-42";
+    let repo = format!("{KINDS}/backuprepos/main");
+    let world = World::default().provider("s3").repo("main", true).with(&repo, |repo| {
+        repo["spec"]["config"] = json!({"bucket": "b", "region": "north"});
+        repo["spec"]["credential"] = json!({"name": "keys", "namespace": "kbbackup-system"});
+    });
+    let api = world.start();
+    let secret = "/api/v1/namespaces/kbbackup-system/secrets/keys";
+    api.put(
+        secret.to_owned(),
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "kbbackup-system"},
+            "data": {"secretAccessKey": "b2xk"}}),
+    );
+    let file = std::env::temp_dir().join(format!("kbbackup-keys-{}", std::process::id()));
+    std::fs::write(&file, format!("# new ones\nsecretAccessKey={KEY}\n")).unwrap();
+    let words = ["repo", "update", "main", "--credential-file", file.to_str().unwrap(), "--wait=false"];
+    let (code, shown, told) =
+        run(&api, &[&words[..], &["--param", "region=south", "--dry-run", "-o", "json"]].concat());
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("holds a Secret") && !told.contains(KEY), "{told}");
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["items"][0]["stringData"], json!({"secretAccessKey": KEY}));
+    assert_eq!(shown["items"][1]["spec"]["config"], json!({"bucket": "b", "region": "south"}));
+    assert_eq!(changes(&api), Vec::<String>::new());
+
+    let (code, shown, told) = run(&api, &words);
+    assert_eq!((code, shown.as_str()), (Some(0), "backuprepo.dataprotection.kubeblocks.io/main updated\n"), "{told}");
+    assert!(!told.contains(KEY), "{told}");
+    assert_eq!(api.written(), [json!({"stringData": {"secretAccessKey": KEY}})]);
+    // The mark is not touched by what is not about it.
+    assert_eq!(api.object(&repo)["metadata"]["annotations"]["dataprotection.kubeblocks.io/is-default-repo"], "true");
+    drop(std::fs::remove_file(&file));
+}
+
+#[test]
+fn what_an_uninstallation_would_remove_is_told() {
+    let api = World::default().operator("0.1.0", "x").policy("pg", &[]).start();
+    let (code, shown, told) = run(&api, &["uninstall", "--delete-crds", "--delete-embedded-data", "--dry-run"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(shown.contains("deployment/kbbackup-controller would be deleted"), "{shown}");
+    assert!(
+        shown.contains("customresourcedefinition/backups.dataprotection.kubeblocks.io would be deleted"),
+        "{shown}"
+    );
+    assert_eq!(changes(&api), Vec::<String>::new());
+    let (code, _, told) = run(&api, &["uninstall"]);
+    assert_eq!(code, Some(6), "{told}");
+    assert_eq!(changes(&api), Vec::<String>::new());
+}
