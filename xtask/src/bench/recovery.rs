@@ -109,7 +109,9 @@ pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
         "| engine | size | | back up | bring back, to the first query | lost when all is killed at once | back at the last moment |\n\
          |---|---:|---|---:|---:|---:|---:|",
     );
-    rows.iter().for_each(|row| ui::result(row));
+    for row in &rows {
+        ui::result(row);
+    }
     site.end()
 }
 
