@@ -66,11 +66,12 @@ fn an_earlier_installation_is_upgraded_with_its_backups_chaos() {
     let runs = |object: &Value| phase(object) == "Running" && object["status"]["actions"][0]["phase"] == "Running";
     space.kubectl.wait_for("backup", "meanwhile", LIMIT, runs).unwrap();
 
-    let refused = cluster.try_run(&["kbbackup", "upgrade", "--no-input"]).unwrap();
-    assert_eq!(refused.code, 6, "nobody has said yes: {}", refused.stderr);
-    assert!(refused.stderr.contains(&format!("{OLD} to {NEW}")), "{}", refused.stderr);
-    assert_eq!(installed(&operator)[0], OLD);
-    cluster.run(&["kbbackup", "upgrade", "--yes", "--timeout", "4m"]).unwrap();
+    let preview = cluster.run(&["kbbackup", "upgrade", "--dry-run=client", "-o", "yaml"]).unwrap();
+    assert!(preview.contains(&image("controller", NEW)), "{preview}");
+    assert_eq!(installed(&operator)[0], OLD, "that was a look");
+    let done = cluster.try_run(&["kbbackup", "upgrade", "--yes", "--timeout", "4m"]).unwrap();
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stderr.contains(&format!("{OLD} to {NEW}")), "{}", done.stderr);
     assert_eq!(installed(&operator), [NEW.to_owned(), image("controller", NEW), image("mover", NEW)]);
     let said = cluster.run(&["kbbackup", "version", "-o", "json"]).unwrap();
     let said: Value = serde_json::from_str(&said).unwrap();
