@@ -10,6 +10,9 @@ use crate::files;
 
 /// What `kubectl apply` notes for itself.
 const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// What the operator notes on a repository under the contract's own prefix.
+const NOTES: [&str; 2] =
+    ["dataprotection.kubeblocks.io/backup-repo-digest", "dataprotection.kubeblocks.io/need-update-tool-config"];
 
 struct Desk {
     cluster: Kubectl,
@@ -87,7 +90,7 @@ fn content(object: &Value) -> Value {
     let metadata = &object["metadata"];
     let mut annotations = metadata["annotations"].as_object().cloned().unwrap_or_default();
     // The operator's notes come when they come.
-    annotations.retain(|key, _| key != APPLIED && !key.starts_with("kbbackup.io/"));
+    annotations.retain(|key, _| key != APPLIED && !key.starts_with("kbbackup.io/") && !NOTES.contains(&key.as_str()));
     json!([object["spec"], object["data"], metadata["labels"], annotations])
 }
 

@@ -37,7 +37,17 @@ fn etcdctl(kubectl: &Kubectl, command: &str) -> String {
     // On a busy machine five seconds, the client's own patience, are not much.
     let patience = "ETCDCTL_DIAL_TIMEOUT=60s ETCDCTL_COMMAND_TIMEOUT=60s";
     let script = format!("export {patience} ETCDCTL_USER=\"root:$0\"; {command}");
-    kubectl.run(&["exec", "db-0", "--", "bash", "-ec", &script, PASSWORD]).unwrap()
+    let ask = || kubectl.run(&["exec", "db-0", "--", "bash", "-ec", &script, PASSWORD]);
+    // There, too, members that have no time choose another leader in the middle of a question.
+    for _ in 0..10 {
+        match ask() {
+            Err(error) if error.to_string().contains("leader changed") => {
+                std::thread::sleep(std::time::Duration::from_secs(2));
+            }
+            said => return said.unwrap(),
+        }
+    }
+    ask().unwrap()
 }
 
 /// Everything below `ledger/`, with whether it is what was put there.
