@@ -57,7 +57,7 @@ const POSTGRES: Engine = Engine {
 const MARIADB: Engine = Engine {
     name: "MariaDB 11.8",
     image: "kbbackup.test/mariadb:11.8",
-    back_up: "mariadb-backup --backup -h $HOST -u root -p$PASSWORD --datadir=/source --target-dir=/hand/backup 2>/dev/null",
+    back_up: "MYSQL_PWD=$PASSWORD mariadb-backup --backup -h $HOST -u root --datadir=/source --target-dir=/hand/backup 2>/dev/null",
     bring_back: "mariadb-backup --prepare --target-dir=/hand/backup 2>/dev/null && mkdir /hand/data
         mariadb-backup --copy-back --target-dir=/hand/backup --datadir=/hand/data 2>/dev/null && chown -R mysql /hand/data
         mariadbd --user=mysql --datadir=/hand/data --socket=/tmp/hand.sock --pid-file=/tmp/hand.pid --skip-networking 2>/dev/null &

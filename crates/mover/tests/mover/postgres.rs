@@ -141,6 +141,26 @@ fn a_server_that_goes_back_in_time_takes_nothing_of_the_branch_that_it_leaves() 
 }
 
 #[test]
+fn a_server_that_is_put_back_without_a_new_timeline_is_archived_at_once() {
+    let Some(server) = server() else { return };
+    let scene = Scene::new();
+    let archiver = scene.archive(&server);
+    scene.wait(&|info| info["timeRange"]["end"].is_string());
+    // Its own log alone, as on the volume of a snapshot: it starts where that ends, and stays on its timeline.
+    let earlier = server.base_backup(&[]);
+    write(&server, 40);
+    scene.wait_stored(&server);
+    archiver.signal("TERM");
+    server.stop("immediate");
+    earlier.start();
+    assert_eq!(earlier.ask("select timeline_id from pg_control_checkpoint()"), "1");
+    write(&earlier, 1);
+    let archiver = scene.archive(&earlier);
+    scene.wait_stored(&earlier);
+    archiver.signal("TERM");
+}
+
+#[test]
 fn the_slot_guards_the_log_until_it_is_durable() {
     let Some(server) = server() else { return };
     let scene = Scene::new();

@@ -16,31 +16,16 @@ use serde_json::{Value, json};
 use crate::begin;
 use crate::mariadb::create_account;
 use crate::moments::{
-    Depth, Random, Samples, Target, archiving, around, chosen, end, now, refused_outside, rows_at, schedule,
+    Depth, Events, Random, Samples, Target, archiving, around, chosen, end, now, refused_outside, rows_at, schedule,
 };
 use crate::recipes::{lose, method, policy, restore, restored, take};
-
-/// What happened beside the ledger.
-struct Events {
-    /// Before any of it, and behind all of it.
-    first: Timestamp,
-    last: Timestamp,
-    /// When nothing was written.
-    idle: Timestamp,
-    /// Where a file began, and how many rows there were.
-    border: (String, RangeInclusive<usize>),
-    /// While a transaction was open that was committed later.
-    within: Timestamp,
-    /// GTID of a change of a table, and how many rows there were.
-    altered: (String, RangeInclusive<usize>),
-}
 
 /// A time is kept to its second: what was acknowledged before it is there, and nothing that began after that second.
 fn rows_of(samples: &[(Timestamp, usize)], at: Timestamp) -> RangeInclusive<usize> {
     *rows_at(samples, at).start()..=*rows_at(samples, at + Duration::from_secs(1)).end()
 }
 
-fn live(space: &TempNamespace, server: &Server, ledger: &Arc<Ledger>) -> Events {
+fn live(space: &TempNamespace, server: &Server, ledger: &Arc<Ledger>) -> Events<String> {
     let full = take(space, "full", "full");
     ledger.wait_for(ledger.len() + 50).unwrap();
     take(space, "increment", "incremental");
@@ -70,7 +55,7 @@ fn live(space: &TempNamespace, server: &Server, ledger: &Arc<Ledger>) -> Events 
 fn wanted(
     random: &mut Random,
     depth: Depth,
-    events: &Events,
+    events: &Events<String>,
     samples: &[(Timestamp, usize)],
     entries: &[Entry],
     window: Timestamp,
@@ -143,17 +128,12 @@ fn comes_back_at_any_moment(test: &str, product: Product, depth: Depth) {
         let copy = Server::create(&elsewhere.kubectl, product, &name, "1Gi").unwrap();
         let position = reached["position"].as_str().unwrap();
         let rows = usize::try_from(copy.check(&entries, position).unwrap()).unwrap();
-        println!("{}: {} gave {reached}, {rows} rows", target.what, target.time);
-        assert!(target.rows.contains(&rows), "{}: {rows} rows and not {:?}; {reached}", target.what, target.rows);
-        if let Some(long) = target.long {
-            let there = copy.sql("select count(*) from app.mark").unwrap();
-            assert_eq!(there == "1", long, "{}: the long transaction", target.what);
-        }
-        if let Some(altered) = target.altered {
-            let columns =
-                "select count(*) from information_schema.columns where table_schema = 'app' and table_name = 'mark'";
-            assert_eq!(copy.sql(columns).unwrap() == "2", altered, "{}: the column", target.what);
-        }
+        let columns =
+            "select count(*) from information_schema.columns where table_schema = 'app' and table_name = 'mark'";
+        target.judge(&reached, rows, || {
+            let ask = |query| copy.sql(query).unwrap();
+            (ask("select count(*) from app.mark") == "1", ask(columns) == "2")
+        });
         elsewhere.kubectl.run(&["scale", &format!("statefulset/{name}"), "--replicas=0"]).unwrap();
     }
     let window = end(&space.kubectl.get(&["backup", &log]).unwrap()).unwrap();

@@ -12,6 +12,21 @@ use kbbackup_testing::ledger::Ledger;
 use kbbackup_testing::namespace::TempNamespace;
 use serde_json::{Value, json};
 
+/// What happened beside the ledger. Positions are of the engine's kind.
+pub(crate) struct Events<P> {
+    /// Behind the bases, and behind all of it.
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
+    /// When nobody committed.
+    pub(crate) idle: Timestamp,
+    /// Where a file of the log began, and how many rows there were.
+    pub(crate) border: (P, RangeInclusive<usize>),
+    /// While a transaction was open that was committed later.
+    pub(crate) within: Timestamp,
+    /// Transaction that changed a table, and how many rows there were.
+    pub(crate) altered: (String, RangeInclusive<usize>),
+}
+
 /// What a restore is to reach, and what it must have then.
 pub(crate) struct Target {
     pub(crate) what: &'static str,
@@ -44,6 +59,17 @@ impl Target {
     pub(crate) fn with(mut self, long: bool, altered: bool) -> Self {
         (self.long, self.altered) = (Some(long), Some(altered));
         self
+    }
+
+    /// Compares with what came back: how many rows, and by `marks` whether the transaction and the column are there.
+    #[track_caller]
+    pub(crate) fn judge(&self, reached: &Value, rows: usize, marks: impl FnOnce() -> (bool, bool)) {
+        let what = self.what;
+        println!("{what}: {} gave {reached}, {rows} rows", self.time);
+        assert!(self.rows.contains(&rows), "{what}: {rows} rows and not {:?}; {reached}", self.rows);
+        if let (Some(long), Some(altered)) = (self.long, self.altered) {
+            assert_eq!(marks(), (long, altered), "{what}: the long transaction, and the column");
+        }
     }
 
     /// The Restore's `spec.parameters`.

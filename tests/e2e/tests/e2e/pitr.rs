@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::begin;
 use crate::moments::{
-    Depth, Random, Samples, Target, archiving, around, chosen, end, now, refused_outside, rows_at, schedule,
+    Depth, Events, Random, Samples, Target, archiving, around, chosen, end, now, refused_outside, rows_at, schedule,
 };
 use crate::recipes::{account, method, policy, restore, restored};
 
@@ -70,28 +70,13 @@ pub(crate) fn take(space: &TempNamespace, name: &str, method: &str) -> Timestamp
     end(&object).unwrap()
 }
 
-/// What happened beside the ledger.
-struct Events {
-    /// Behind the bases, and behind all of it.
-    first: Timestamp,
-    last: Timestamp,
-    /// When nobody committed.
-    idle: Timestamp,
-    /// The first position of a segment, and how many rows there were.
-    border: (Lsn, RangeInclusive<usize>),
-    /// While a transaction was open that was committed later.
-    within: Timestamp,
-    /// Transaction that changed a table, and how many rows there were.
-    altered: (String, RangeInclusive<usize>),
-    /// How many rows there were at the restore point [`POINT`].
-    point: RangeInclusive<usize>,
-}
-
+/// Name of a restore point.
 const POINT: &str = "before the release";
 /// Bytes of a segment.
 const SEGMENT: u64 = 16 << 20;
 
-fn live(space: &TempNamespace, source: &Source, ledger: &Arc<Ledger>) -> Events {
+/// And how many rows there were at the restore point.
+fn live(space: &TempNamespace, source: &Source, ledger: &Arc<Ledger>) -> (Events<Lsn>, RangeInclusive<usize>) {
     let postgres = &source.postgres;
     let first = take(space, "full", "full");
     if source.incremental {
@@ -119,14 +104,14 @@ fn live(space: &TempNamespace, source: &Source, ledger: &Arc<Ledger>) -> Events 
             around(ledger, || postgres.sql(&format!("select pg_create_restore_point('{POINT}')")).unwrap());
         ledger.wait_for(ledger.len() + 50).unwrap();
         std::thread::sleep(Duration::from_secs(2));
-        Events { first, last: now(), idle, border, within, altered, point }
+        (Events { first, last: now(), idle, border, within, altered }, point)
     })
 }
 
 fn wanted(
     random: &mut Random,
     depth: Depth,
-    events: &Events,
+    (events, point): &(Events<Lsn>, RangeInclusive<usize>),
     samples: &[(Timestamp, usize)],
     entries: &[Entry],
     window: Timestamp,
@@ -147,7 +132,7 @@ fn wanted(
         at("inside a long transaction", events.within).with(false, false),
         by("at a DDL", "xid", ddl, altered.clone()).with(true, true),
         by("before a DDL", "xid", ddl, altered.clone()).excluded().with(true, false),
-        by("at a restore point", "name", POINT, events.point.clone()).with(true, true),
+        by("at a restore point", "name", POINT, point.clone()).with(true, true),
         Target::at("the end", window, entries.len()..=entries.len() + 1).by("latest", "").with(true, true),
         at("the first time", events.first),
     ];
@@ -179,15 +164,11 @@ fn prove(
         let copy = Postgres::create_of(&elsewhere.kubectl, &source.image, &name, "2Gi").unwrap();
         let checked = copy.check(truth.0, truth.1, position).unwrap();
         let rows = usize::try_from(checked.rows).unwrap();
-        println!("{}: {} gave {reached}, {rows} rows", target.what, target.time);
-        assert!(target.rows.contains(&rows), "{}: {rows} rows and not {:?}; {reached}", target.what, target.rows);
-        if let Some(long) = target.long {
-            assert_eq!(copy.sql("select count(*) from mark").unwrap() == "1", long, "{}: the transaction", target.what);
-        }
-        if let Some(altered) = target.altered {
+        target.judge(&reached, rows, || {
+            let ask = |query| copy.sql(query).unwrap();
             let columns = "select count(*) from information_schema.columns where table_name = 'mark'";
-            assert_eq!(copy.sql(columns).unwrap() == "2", altered, "{}: the column", target.what);
-        }
+            (ask("select count(*) from mark") == "1", ask(columns) == "2")
+        });
         elsewhere.kubectl.run(&["scale", &format!("statefulset/{name}"), "--replicas=0"]).unwrap();
     }
 }
@@ -203,7 +184,7 @@ fn comes_back_at_any_moment(major: u32, depth: Depth) {
 
     ledger.wait_for(20).unwrap();
     let events = live(&space, &source, &ledger);
-    let last = events.last;
+    let last = events.0.last;
     space.kubectl.wait_for("backup", &source.log, LIMIT, |object| end(object).is_some_and(|end| end > last)).unwrap();
     let samples = samples.end();
     let acknowledged = Arc::try_unwrap(ledger).ok().expect("nobody else has it").stop().unwrap();
@@ -232,7 +213,7 @@ fn comes_back_at_any_moment(major: u32, depth: Depth) {
     prove(&elsewhere, &space, &source, (&truth, &acknowledged), &wanted);
     // What was written last may have been reported since.
     let window = end(&space.kubectl.get(&["backup", &source.log]).unwrap()).unwrap();
-    refused_outside(&elsewhere, (events.first, window), |name, time| {
+    refused_outside(&elsewhere, (events.0.first, window), |name, time| {
         let mut object = restore(name, &source.log, &space.name, name, DATA);
         object["spec"]["restoreTime"] = json!(time.to_string());
         object

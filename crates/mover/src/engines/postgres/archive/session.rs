@@ -54,6 +54,8 @@ struct Session<'a> {
     storing: Storing,
     /// Whether everything that was begun to be stored was.
     sound: bool,
+    /// The segment that this begins with is not stored again before it reaches as far as this.
+    kept: (Segment, Lsn),
     received: Lsn,
     durable: Option<Lsn>,
     endings: u64,
@@ -94,6 +96,7 @@ async fn begin(archiver: &mut Archiver) -> Result<Option<Session<'_>>> {
         return Err(Error::other("the server does not say who it is"));
     };
     let timeline = timeline as u32;
+    let flushed = system.get(2).cloned().flatten().unwrap_or_default().parse::<Lsn>()?;
     let mut server = Server::open(target, &archiver.settings.slot).await?;
     archiver.identity = server.identity(identifier).await?;
     // Before the repository is asked for anything: it may be what does not keep up.
@@ -122,6 +125,7 @@ async fn begin(archiver: &mut Archiver) -> Result<Option<Session<'_>>> {
     }
     archiver.skip_to = None;
     archiver.open = None;
+    let kept = archiver.shelf.kept(segment, (segment.timeline == timeline).then_some(flushed));
     output::note(&format!("NOTICE: streaming timeline {} from {start}", segment.timeline));
     Ok(Some(Session {
         server,
@@ -131,6 +135,7 @@ async fn begin(archiver: &mut Archiver) -> Result<Option<Session<'_>>> {
         spool: Spool::new(segment, size)?,
         storing: Storing::new(),
         sound: true,
+        kept: (segment, kept),
         received: start,
         durable: None,
         endings: 0,
@@ -276,8 +281,7 @@ impl Session<'_> {
     fn store_open(&mut self) {
         let size = self.archiver.shelf.size;
         let (segment, end) = (self.spool.segment, self.spool.end());
-        let stored = self.archiver.shelf.begun.get(&segment).and_then(|begun| begun.received).unwrap_or_default();
-        let is_less = end < stored;
+        let is_less = segment == self.kept.0 && end < self.kept.1;
         if end.0 <= self.spool.scheduled.max(segment.start(size).0) || is_less || self.storing.len() >= UNDER_WAY {
             return;
         }

@@ -222,6 +222,14 @@ impl Shelf {
         }
     }
 
+    /// How far a segment that is received once more must reach before it takes the place of what is stored of it: as far as that
+    /// does. Of a timeline that goes on, `flushed` is all there is: of a server that was put back, without a new timeline, no more
+    /// will come.
+    pub(crate) fn kept(&self, segment: Segment, flushed: Option<Lsn>) -> Lsn {
+        let stored = self.begun.get(&segment).and_then(|begun| begun.received).unwrap_or_default();
+        flushed.map_or(stored, |flushed| stored.min(flushed))
+    }
+
     /// The times that can be reached, with `open` the span of what is stored of the segment that is being written.
     pub(crate) fn window(&self, open: Option<Span>) -> Window {
         let chain = self.chain();

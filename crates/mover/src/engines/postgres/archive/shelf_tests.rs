@@ -47,6 +47,18 @@ fn names_say_what_an_object_is() {
 }
 
 #[test]
+fn what_is_stored_of_a_segment_makes_way_for_no_less() {
+    let segment = Segment { timeline: 1, number: 3 };
+    let mut shelf = shelf("1.2 1.3?");
+    assert_eq!(shelf.kept(segment, None), Lsn(0), "nobody has looked at it");
+    shelf.begun.insert(segment, Begun { received: Some(Lsn(500)), bytes: 5 });
+    assert_eq!(shelf.kept(segment, None), Lsn(500));
+    assert_eq!(shelf.kept(segment, Some(Lsn(700))), Lsn(500));
+    assert_eq!(shelf.kept(segment, Some(Lsn(300))), Lsn(300), "the server has no more");
+    assert_eq!(shelf.kept(Segment { timeline: 2, number: 3 }, None), Lsn(0));
+}
+
+#[test]
 fn what_is_missing_shrinks_the_window_by_that() {
     for (objects, open, range, gaps) in [
         ("", None, None, vec![]),
