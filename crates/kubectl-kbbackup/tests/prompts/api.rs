@@ -18,6 +18,8 @@ struct State {
     written: Vec<Value>,
     /// What is created is never finished.
     idle: bool,
+    /// What somebody else makes of an object's metadata just before it is patched.
+    overtaken: Option<Value>,
 }
 
 pub(crate) struct Api {
@@ -45,6 +47,11 @@ impl Api {
     pub(crate) fn idle(self) -> Self {
         self.state.lock().unwrap().idle = true;
         self
+    }
+
+    /// The next object that is patched has other metadata by then.
+    pub(crate) fn overtake(&self, metadata: Value) {
+        self.state.lock().unwrap().overtaken = Some(metadata);
     }
 
     /// Puts an object at its path.
@@ -142,10 +149,30 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) {
     }
 }
 
+fn version(object: &Value) -> &Value {
+    &object["metadata"]["resourceVersion"]
+}
+
+fn failure(code: u16, reason: &str, message: &str) -> (u16, Value) {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code,
+        "message": message});
+    (code, status)
+}
+
+fn conflict() -> (u16, Value) {
+    failure(409, "Conflict", "the object has been modified; please apply your changes to the latest version")
+}
+
 impl State {
     fn answer(&mut self, request: &Request) -> (u16, Value) {
         let path = &request.path;
         self.asked.push(format!("{} {path}", request.method));
+        if request.method == "PATCH"
+            && let Some(object) = self.objects.get_mut(path)
+            && let Some(Value::Object(metadata)) = self.overtaken.take()
+        {
+            object["metadata"].as_object_mut().unwrap().extend(metadata);
+        }
         match (request.method.as_str(), self.objects.get(path)) {
             ("POST", _) => {
                 self.written.push(request.body.clone());
@@ -159,6 +186,11 @@ impl State {
                 self.objects.insert(format!("{path}/{name}"), object.clone());
                 (201, object)
             }
+            ("PATCH", Some(present))
+                if version(&request.body).is_string() && version(&request.body) != version(present) =>
+            {
+                conflict()
+            }
             ("PATCH", present) => {
                 self.written.push(request.body.clone());
                 let mut object = present.cloned().unwrap_or_else(|| request.body.clone());
@@ -170,18 +202,8 @@ impl State {
             }
             ("PUT", Some(present)) => {
                 let object = request.body.clone();
-                let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
-                let failure = |code: u16, reason: &str, message: &str| {
-                    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason,
-                        "code": code, "message": message});
-                    (code, status)
-                };
                 if version(&object) != version(present) {
-                    return failure(
-                        409,
-                        "Conflict",
-                        "the object has been modified; please apply your changes to the latest version",
-                    );
+                    return conflict();
                 }
                 // As a rule of the schema would.
                 if object["spec"]["backoffLimit"].as_i64().is_some_and(|limit| limit > 10) {
@@ -202,11 +224,7 @@ impl State {
                 let metadata = json!({"resourceVersion": "1"});
                 (200, json!({"apiVersion": "v1", "kind": "List", "metadata": metadata, "items": items}))
             }
-            (_, None) => (
-                404,
-                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
-                    "message": format!("{path} not found")}),
-            ),
+            (_, None) => failure(404, "NotFound", &format!("{path} not found")),
         }
     }
 

@@ -58,6 +58,34 @@ fn a_policy_is_shown_as_it_would_be_and_the_former_default_with_it() {
 }
 
 #[test]
+fn a_change_is_sent_again_when_only_the_operator_was_faster() {
+    let schedule = format!("{KINDS}/namespaces/demo/backupschedules/pg");
+    let began = || {
+        let api = World::default().policy("pg", &[("full", "full")]).start();
+        let entry = json!({"backupMethod": "full", "cronExpression": "0 2 * * *", "enabled": true});
+        let metadata = json!({"name": "pg", "namespace": "demo", "uid": "u", "resourceVersion": "7", "generation": 3});
+        let spec = json!({"backupPolicyName": "pg", "schedules": [entry]});
+        let group = "dataprotection.kubeblocks.io/v1alpha1";
+        let object = json!({"apiVersion": group, "kind": "BackupSchedule", "metadata": metadata, "spec": spec});
+        api.put(schedule.clone(), object);
+        api
+    };
+    let words = ["schedule", "disable", "schedule/pg", "--method", "full"];
+    // Its notes are in the status and in annotations, which no generation counts.
+    let api = began();
+    api.overtake(json!({"resourceVersion": "8"}));
+    let (code, _, told) = run(&api, &words);
+    assert_eq!((code, api.written().len()), (Some(0), 1), "{told}");
+    assert_eq!(api.written()[0]["metadata"]["resourceVersion"], "8");
+    assert_eq!(api.written()[0]["spec"]["schedules"][0]["enabled"], false);
+    let api = began();
+    api.overtake(json!({"resourceVersion": "8", "generation": 4}));
+    let (code, _, told) = run(&api, &words);
+    assert_eq!((code, api.written().len()), (Some(1), 0), "{told}");
+    assert!(told.contains("backupschedule/pg was not changed — somebody else changed it"), "{told}");
+}
+
+#[test]
 fn new_keys_come_from_a_file_and_go_to_the_secret_alone() {
     const KEY: &str = "hush-hush-42";
     let repo = format!("{KINDS}/backuprepos/main");

@@ -93,6 +93,18 @@ impl Scene {
     }
 }
 
+#[test]
+fn a_workload_that_nobody_has_described_is_none() {
+    let scene = Scene::new(false, None);
+    // As the kubelet writes an annotation that is not there.
+    fs::write(scene.file("workload.json"), "").unwrap();
+    let recorder = scene.recorder("0");
+    scene.report(&range(1));
+    scene.wait_for_end(&until(1));
+    assert_eq!(scene.catalogue().remove(0).get("workload"), None);
+    assert_eq!(terminate(recorder), 0);
+}
+
 fn until(minute: u32) -> String {
     format!("2026-01-02T03:{minute:02}:00Z")
 }
