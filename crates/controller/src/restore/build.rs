@@ -108,6 +108,48 @@ pub fn claim(restore: &Restore, claim: &Claim<'_>) -> PersistentVolumeClaim {
     }
 }
 
+/// The claims of `replica` as volumes of a pod.
+fn volumes(restore: &Restore, replica: usize) -> Vec<Volume> {
+    let volume = |claim: Claim<'_>| {
+        let from = PersistentVolumeClaimVolumeSource { claim_name: claim.name, read_only: None };
+        Volume { name: claim.volume, persistent_volume_claim: Some(from), ..Volume::default() }
+    };
+    claims(restore, replica).into_iter().map(volume).collect()
+}
+
+/// Where the restore wants its pods to run.
+fn schedule(restore: &Restore, pod: &mut PodSpec, settings: &Settings) {
+    let config = restore.spec.prepare_data_config.as_ref();
+    let Some(spec) = config.and_then(|config| config.scheduling_spec.as_ref()) else {
+        return worker_pod::run_anywhere(pod, settings);
+    };
+    pod.tolerations = (!spec.tolerations.is_empty()).then(|| spec.tolerations.clone());
+    pod.node_selector = (!spec.node_selector.is_empty()).then(|| spec.node_selector.clone());
+    pod.node_name = spec.node_name.clone().filter(|name| !name.is_empty());
+    pod.affinity.clone_from(&spec.affinity);
+    pod.topology_spread_constraints =
+        (!spec.topology_spread_constraints.is_empty()).then(|| spec.topology_spread_constraints.clone());
+    pod.scheduler_name = spec.scheduler_name.clone().filter(|name| !name.is_empty());
+}
+
+/// The Job that has the claims of `replica` bound, which their driver fills from snapshots: most classes make a volume only when
+/// a pod wants it.
+pub fn bind(restore: &Restore, name: &str, replica: usize, settings: &Settings) -> Job {
+    let mut pod = worker_pod::of_mover("restore", vec!["version".to_owned()], settings);
+    if let Some(context) = &mut pod.security_context {
+        // It would change owner and mode of the data.
+        context.fs_group = None;
+    }
+    let mounts = claims(restore, replica).into_iter().map(|claim| {
+        let path = format!("/volumes/{}", claim.volume);
+        VolumeMount { read_only: Some(true), ..worker_pod::mount(&claim.volume, &path) }
+    });
+    pod.containers[0].volume_mounts.get_or_insert_default().extend(mounts);
+    pod.volumes.get_or_insert_default().extend(volumes(restore, replica));
+    schedule(restore, &mut pod, settings);
+    job::job(shell(restore, name, settings, false), pod, settings)
+}
+
 /// What the Jobs of one set are made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
@@ -134,14 +176,10 @@ impl Site<'_> {
         source: Option<&str>,
     ) -> Result<Job, Refusal> {
         let (restore, settings) = (self.restore, self.settings);
-        let mut volumes = Vec::new();
         let mut mounts = Vec::new();
         let mut extra_labels = BTreeMap::new();
         for claim in claims(restore, replica) {
-            let path = sets::mount_path(&self.set.backup, claim.wish)?;
-            mounts.push(VolumeMount { name: claim.volume.clone(), mount_path: path, ..VolumeMount::default() });
-            let from = PersistentVolumeClaimVolumeSource { claim_name: claim.name, read_only: None };
-            volumes.push(Volume { name: claim.volume, persistent_volume_claim: Some(from), ..Volume::default() });
+            mounts.push(worker_pod::mount(&claim.volume, &sets::mount_path(&self.set.backup, claim.wish)?));
             // Labels of a plain workload's claims could make its Services send clients to our pod.
             if claim.replica.is_some() && claim.wish.metadata.labels.contains_key(labels::COMPONENT_NAME) {
                 extra_labels.extend(claim.wish.metadata.labels.clone());
@@ -149,20 +187,9 @@ impl Site<'_> {
         }
         let list = self.env(source);
         let mut pod = self.pod(action, list, None)?;
-        pod.volumes.get_or_insert_default().extend(volumes);
+        pod.volumes.get_or_insert_default().extend(volumes(restore, replica));
         pod.containers[0].volume_mounts.get_or_insert_default().extend(mounts);
-        match restore.spec.prepare_data_config.as_ref().and_then(|config| config.scheduling_spec.as_ref()) {
-            Some(spec) => {
-                pod.tolerations = (!spec.tolerations.is_empty()).then(|| spec.tolerations.clone());
-                pod.node_selector = (!spec.node_selector.is_empty()).then(|| spec.node_selector.clone());
-                pod.node_name = spec.node_name.clone().filter(|name| !name.is_empty());
-                pod.affinity.clone_from(&spec.affinity);
-                pod.topology_spread_constraints =
-                    (!spec.topology_spread_constraints.is_empty()).then(|| spec.topology_spread_constraints.clone());
-                pod.scheduler_name = spec.scheduler_name.clone().filter(|name| !name.is_empty());
-            }
-            None => worker_pod::run_anywhere(&mut pod, settings),
-        }
+        schedule(restore, &mut pod, settings);
         Ok(self.finish(name, pod, extra_labels))
     }
 

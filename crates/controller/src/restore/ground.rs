@@ -66,7 +66,7 @@ pub(super) async fn validate(
     if !started {
         // All that only an edit could mend is found out now, before anything is touched.
         for (set, (wanted, access)) in sets.iter().zip(&access).enumerate() {
-            for task in tasks::prepare(restore, set, wanted)? {
+            for task in tasks::prepare(restore, set, wanted)?.into_iter().filter(|_| wanted.prepare_data().is_some()) {
                 let Work::Prepare { replica, .. } = task.work else { continue };
                 for claim in build::claims(restore, replica) {
                     sets::mount_path(&wanted.backup, claim.wish)?;

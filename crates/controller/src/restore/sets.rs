@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use kbbackup_api::v1alpha1::{
-    ActionSet, ActionStatus, Backup, BackupPhase, BackupStatusTarget, BackupType, PodSelectionStrategy,
+    ActionSet, ActionStatus, Backup, BackupPhase, BackupStatusTarget, BackupType, JobActionSpec, PodSelectionStrategy,
     RequiredPolicyForAllPodSelection, RestoreVolumeClaim, VolumeConfig,
 };
 use kbbackup_core::chain::{self, Chain, Link};
@@ -35,6 +35,11 @@ impl Set {
         let method = backup.status.as_ref().and_then(|status| status.backup_method.as_ref());
         let uses_snapshots = method.is_some_and(|method| method.snapshot_volumes());
         Self { backup, action_set, uses_snapshots, base: None, ancestors: Vec::new() }
+    }
+
+    /// What its recipe does to fill claims.
+    pub fn prepare_data(&self) -> Option<&JobActionSpec> {
+        self.action_set.spec.restore.as_ref()?.prepare_data.as_ref()
     }
 
     /// An incremental backup with the chain below it, which must hold.

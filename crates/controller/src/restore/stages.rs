@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 
 use super::decide::{self, Next, Task, Work};
 use super::ground::Ground;
-use super::sets::{Set, SourcePod};
+use super::sets::SourcePod;
 use super::{apply, build, in_place, observe, tasks, volumes};
 use crate::context::Context;
 use crate::worker::error::{Doing as _, Error, LONG, Refusal};
@@ -31,14 +31,12 @@ pub(super) async fn run(
     status: &mut RestoreStatus,
 ) -> Result<Stage, Error> {
     let generation = restore.metadata.generation;
-    let has_prepare =
-        |set: &Set| set.action_set.spec.restore.as_ref().is_some_and(|restore| restore.prepare_data.is_some());
     if build::has_claims(restore) && !is_true(status, RestoreCondition::PrepareData) {
         for (index, set) in ground.sets.iter().enumerate() {
             if set.uses_snapshots {
                 volumes::create(ctx, restore, set).await?;
             }
-            if !has_prepare(set) {
+            if !tasks::fills(restore, set) {
                 continue;
             }
             let tasks = tasks::prepare(restore, index, set)?;
@@ -184,9 +182,11 @@ async fn start_jobs(ctx: &Context, restore: &Restore, ground: &Ground, tasks: &[
                     None => None,
                 };
                 apply::claims(ctx, restore, *replica).await?;
-                let action = recipe.and_then(|recipe| recipe.prepare_data.as_ref());
-                let action = action.ok_or_else(|| Refusal::fatal("the recipe has no prepareData any more"))?;
-                let mut job = site()?.prepare(&task.job, action, *replica, source.as_deref())?;
+                let mut job = match set.prepare_data() {
+                    Some(action) => site()?.prepare(&task.job, action, *replica, source.as_deref())?,
+                    None if set.uses_snapshots => build::bind(restore, &task.job, *replica, &ctx.settings),
+                    None => return Err(Refusal::fatal("the recipe has no prepareData any more").into()),
+                };
                 if let Some(place) = place {
                     place.send(&mut job);
                 }

@@ -6,15 +6,19 @@ use kube::ResourceExt as _;
 
 use super::decide::{Task, Work};
 use super::sets::{self, Set, SourcePod};
-use super::{build, observe};
+use super::{build, in_place, observe};
 use crate::context::Context;
 use crate::worker::error::{Error, Refusal};
 
+/// Whether Jobs fill the claims from a set. In place, where volumes are exchanged, those that a driver fills from snapshots must
+/// exist first, and a Job makes them wanted.
+pub(super) fn fills(restore: &Restore, of: &Set) -> bool {
+    of.prepare_data().is_some() || (of.uses_snapshots && in_place::target(restore).is_some())
+}
+
 /// The Jobs that fill the claims from one set.
 pub(super) fn prepare(restore: &Restore, set: usize, of: &Set) -> Result<Vec<Task>, Refusal> {
-    if of.action_set.spec.restore.as_ref().is_none_or(|restore| restore.prepare_data.is_none())
-        || !build::has_claims(restore)
-    {
+    if !fills(restore, of) || !build::has_claims(restore) {
         return Ok(Vec::new());
     }
     let (backup, uid) = (of.backup.name_any(), restore.uid().unwrap_or_default());

@@ -5,19 +5,20 @@ use jiff::Timestamp;
 use kbbackup_api::v1alpha1::{Backup, DeletionPolicy};
 use kbbackup_core::retention::RetentionPeriod;
 use kube::{
-    ResourceExt,
-    api::{Patch, PatchParams},
+    Api, ResourceExt,
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Map, Value, json};
 
 use super::list;
 use crate::{
-    app::App,
-    args::{retention, words},
+    app::{App, get},
+    args::{WriteArgs, retention, words},
     error::{CliError, Doing, Result},
     exit::Exit,
-    follow,
+    follow, manifest,
     output::human,
+    patch,
     ui::Ui,
 };
 
@@ -27,7 +28,8 @@ use crate::{
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   kubectl kbbackup update pg-full-20260102030405 --retention 30d
-  kubectl kbbackup update pg-full-20260102030405 --keep --deletion-policy Retain")]
+  kubectl kbbackup update pg-full-20260102030405 --keep --deletion-policy Retain
+  kubectl kbbackup update pg-full-20260102030405 --retention 1y --dry-run -o json")]
 pub(crate) struct UpdateArgs {
     /// Backups to change
     #[arg(required = true)]
@@ -44,6 +46,9 @@ pub(crate) struct UpdateArgs {
     /// Whether the data goes with the Backup object: Delete or Retain
     #[arg(long, value_name = "POLICY", value_parser = words::<DeletionPolicy>(DeletionPolicy::WORDS), hide_possible_values = true)]
     pub deletion_policy: Option<DeletionPolicy>,
+
+    #[command(flatten)]
+    pub write: WriteArgs,
 }
 
 /// The patches of the object and of its status.
@@ -59,30 +64,52 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UpdateArgs) -> Result<Exit> {
         return Err(CliError::usage("nothing to change", "give --retention, --keep or --deletion-policy"));
     }
     let now = Timestamp::now();
-    let mut changes = Vec::new();
+    let api =
+        Api::<DynamicObject>::namespaced_with(app.client.clone(), &app.namespace, &ApiResource::erase::<Backup>(&()));
+    let (mut changes, mut more) = (Vec::new(), Vec::new());
     for name in &args.names {
         let backup = list::backup(app, name).await?;
-        let change = change(&backup, args, now)?;
-        changes.push((backup, change));
+        let Change { spec, status } = change(&backup, args, now)?;
+        let present = get(&api, &format!("backup/{}", backup.name_any())).await?;
+        more.push((kept(&backup, args, status.as_ref()), status));
+        changes.push(patch::Change { api: api.clone(), present, patch: spec, as_read: false });
     }
-    let api = app.here::<Backup>();
-    let params = PatchParams { field_manager: Some(app.field_manager.clone()), ..PatchParams::default() };
-    for (backup, change) in changes {
-        let name = backup.name_any();
-        let what = || format!("backup/{name} cannot be changed");
-        let mut changed = api.patch(&name, &params, &Patch::Merge(&change.spec)).await.doing(what)?;
-        if let Some(status) = &change.status {
-            changed = api.patch_status(&name, &params, &Patch::Merge(status)).await.doing(what)?;
+    if patch::previewed(app, ui, &changes, &args.write).await? {
+        for (change, (kept, status)) in changes.iter().zip(&more) {
+            let date = if status.is_some() { "; that date is in its status, which no manifest changes" } else { "" };
+            ui.say(&format!("backup/{} would be {kept}{date}", change.present.name_any()));
         }
-        let expires = changed.status.as_ref().and_then(|status| status.expiration.as_ref());
-        let kept = match expires {
-            Some(_) => format!("kept until {}", human::utc(expires)),
-            None if args.keep || changed.spec.retention_period.is_none() => "kept until it is deleted".to_owned(),
-            None => "its time counts from its end".to_owned(),
-        };
-        ui.result(&format!("backup.dataprotection.kubeblocks.io/{name} changed: {kept}"));
+        return Ok(Exit::Done);
+    }
+    let params = PatchParams { field_manager: Some(app.field_manager.clone()), ..PatchParams::default() };
+    for (change, (kept, status)) in changes.iter().zip(more) {
+        let name = change.present.name_any();
+        let written = patch::send(app, std::slice::from_ref(change)).await?;
+        let Some((mut object, _)) = written.into_iter().next() else { continue };
+        if let Some(status) = status {
+            let sent = api.patch_status(&name, &params, &Patch::Merge(&status)).await;
+            object = sent.doing(|| format!("backup/{name} cannot be changed"))?;
+        }
+        match args.write.output {
+            None => ui.result(&format!("backup.dataprotection.kubeblocks.io/{name} changed: {kept}")),
+            output => manifest::announce(ui, &[object], "changed", output)?,
+        }
     }
     Ok(Exit::Done)
+}
+
+/// How long a backup is kept after the change, in words.
+fn kept(backup: &Backup, args: &UpdateArgs, status: Option<&Value>) -> String {
+    let date = match status {
+        Some(status) => status["status"]["expiration"].as_str().map(str::to_owned),
+        None => backup.status.as_ref().and_then(|status| status.expiration.as_ref()).map(|date| human::stamp(date.0)),
+    };
+    let open = args.retention.is_some() || (!args.keep && backup.spec.retention_period.is_some());
+    match date {
+        Some(date) => format!("kept until {date}"),
+        None if open && status.is_none() => "its time counts from its end".to_owned(),
+        None => "kept until it is deleted".to_owned(),
+    }
 }
 
 fn change(backup: &Backup, args: &UpdateArgs, now: Timestamp) -> Result<Change> {
@@ -144,7 +171,8 @@ mod tests {
     }
 
     fn args(retention: Option<&str>, keep: bool) -> UpdateArgs {
-        UpdateArgs { names: vec![], retention: retention.map(str::to_owned), keep, deletion_policy: None }
+        let write = WriteArgs::default();
+        UpdateArgs { names: vec![], retention: retention.map(str::to_owned), keep, deletion_policy: None, write }
     }
 
     fn ended() -> Value {
@@ -163,6 +191,9 @@ mod tests {
         let kept = change(&backup(&ended()), &args(None, true), now()).unwrap();
         assert_eq!(kept.status, Some(json!({"status": {"expiration": null}})));
         assert_eq!(kept.spec, json!({"spec": {"retentionPeriod": null}}));
+        let told = |args: &UpdateArgs, change: &Change| super::kept(&backup(&ended()), args, change.status.as_ref());
+        assert_eq!(told(&args(Some("30d"), false), &found), "kept until 2026-02-01T00:00:00Z");
+        assert_eq!(told(&args(None, true), &kept), "kept until it is deleted");
         let zero = change(&backup(&ended()), &args(Some("0d"), false), now()).unwrap();
         assert_eq!(zero.status, Some(json!({"status": {"expiration": null}})));
     }
@@ -178,5 +209,7 @@ mod tests {
     fn a_backup_that_has_not_begun_gets_its_date_later() {
         let found = change(&backup(&json!({})), &args(Some("1d"), false), now()).unwrap();
         assert_eq!(found.status, None);
+        let kept = kept(&backup(&json!({})), &args(Some("1d"), false), None);
+        assert_eq!(kept, "its time counts from its end");
     }
 }

@@ -151,6 +151,8 @@ fn a_manifest_makes_what_its_command_makes() {
     let object = ended(&desk.space, "one", LIMIT).unwrap();
     assert_eq!(phase(&object), "Completed", "{}", object["status"]);
 
+    desk.changed(&["update", "one", "--retention", "30d", "--deletion-policy", "Retain"], ("backup", "one"));
+
     let create = ["schedule", "create", "policy/files", "--method", "full", "--cron", "0 3 1 1 *", "--retention", "3d"];
     desk.made(&create, &[("backupschedule", "files")], &[]);
     let schedule = ("backupschedule", "files");

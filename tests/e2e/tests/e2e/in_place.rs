@@ -11,8 +11,8 @@ use kbbackup_testing::postgres::Postgres;
 use kbbackup_testing::s3::Bucket;
 use serde_json::Value;
 
-use crate::begin;
-use crate::snapshots::snapshots;
+use crate::snapshots::{self, snapshots};
+use crate::{begin, files};
 
 /// `kubectl kbbackup`, and what it said on both streams; the exit code must be `code`.
 fn kbbackup(space: &TempNamespace, code: i32, args: &[&str]) -> String {
@@ -118,6 +118,41 @@ fn a_running_database_goes_back_and_its_old_volume_is_kept() {
 
     drop(space);
     drop(cluster.try_run(&["delete", "pv", old, "--wait=false"]));
+}
+
+/// Each pod gets its own data back, by snapshots alone: no repository, no tool.
+#[test]
+fn two_pods_with_two_volumes_go_back_to_their_snapshots() {
+    let (cluster, space) = begin("in-place-two").unwrap();
+    snapshots::two_volumes(&space, 2);
+    space.kubectl.apply(&snapshots::policy("All", &["data", "wal"]).to_string()).unwrap();
+    let pods = ["files-0", "files-1"];
+    let run = |pod: &str, script: &str| files::run(&space.kubectl, pod, script).unwrap();
+    for pod in pods {
+        run(pod, "for v in data wal; do echo $v $(hostname) > /$v/whose; chmod 600 /$v/whose; done; sync");
+    }
+    snapshots::take(&space, "all");
+    for pod in pods {
+        run(pod, "for v in data wal; do echo lost > /$v/whose; touch /$v/later; done; sync");
+    }
+    let before = claims(&space);
+    let ask = ["restore", "files", "--in-place", "--from", "all", "--safety-snapshot=false"];
+    let said = kbbackup(&space, 0, &[&ask[..], &["--yes", "--wait", "--timeout", "10m"]].concat());
+    assert!(said.contains("statefulset/files runs with the restored data"), "{said}");
+    let after = claims(&space);
+    assert_eq!(after.len(), 4, "temporary claims are left: {after:?}");
+    for (old, new) in before.iter().zip(&after) {
+        assert!(old.0 == new.0 && old.1 != new.1, "{before:?}: {after:?}");
+    }
+    for pod in pods {
+        for volume in ["data", "wal"] {
+            let found = run(pod, &format!("cat /{volume}/whose; stat -c '%a %u:%g' /{volume}/whose; ls /{volume}"));
+            assert_eq!(found.trim(), format!("{volume} {pod}\n600 0:0\nwhose"), "{pod}");
+        }
+    }
+    let name = restore(&space)["metadata"]["name"].as_str().unwrap().to_owned();
+    drop(space);
+    drop(cluster.try_run(&["delete", "pv", "-l", &format!("kbbackup.io/in-place={name}"), "--wait=false"]));
 }
 
 #[test]

@@ -14,8 +14,13 @@ use crate::{begin, files};
 
 const METHOD: &str = "snapshot";
 
+/// The pods of [`two_volumes`] and of `files`.
+pub(crate) fn policy(strategy: &str, volumes: &[&str]) -> Value {
+    policy_of(&json!({"app.kubernetes.io/name": "files"}), strategy, volumes)
+}
+
 /// A policy with one method that takes snapshots of these volumes, without an ActionSet.
-fn policy(selector: &Value, strategy: &str, volumes: &[&str]) -> Value {
+fn policy_of(selector: &Value, strategy: &str, volumes: &[&str]) -> Value {
     json!({
         "apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "BackupPolicy", "metadata": {"name": "snap"},
         "spec": {
@@ -25,7 +30,7 @@ fn policy(selector: &Value, strategy: &str, volumes: &[&str]) -> Value {
     })
 }
 
-fn take(space: &TempNamespace, name: &str) -> Value {
+pub(crate) fn take(space: &TempNamespace, name: &str) -> Value {
     space.kubectl.apply(&fixtures::backup(name, "snap", METHOD).to_string()).unwrap();
     let object = ended(space, name, LIMIT).unwrap();
     assert_eq!(phase(&object), "Completed", "{}", object["status"]);
@@ -48,7 +53,7 @@ pub(crate) fn snapshots(kubectl: &Kubectl) -> Vec<String> {
 }
 
 /// A StatefulSet `files` with two volumes per pod.
-fn two_volumes(space: &TempNamespace, replicas: u32) {
+pub(crate) fn two_volumes(space: &TempNamespace, replicas: u32) {
     let labels = json!({"app.kubernetes.io/name": "files"});
     let claim = |name: &str| json!({"metadata": {"name": name}, "spec": files::claim(name)["volumeClaimSpec"]});
     let mount = |name: &str| json!({"name": name, "mountPath": format!("/{name}")});
@@ -72,8 +77,7 @@ fn two_volumes(space: &TempNamespace, replicas: u32) {
 fn two_pods_with_two_volumes_give_four_snapshots_and_come_back_one_to_one() {
     let (_cluster, space) = begin("snapshots").unwrap();
     two_volumes(&space, 2);
-    let selector = json!({"app.kubernetes.io/name": "files"});
-    space.kubectl.apply(&policy(&selector, "All", &["data", "wal"]).to_string()).unwrap();
+    space.kubectl.apply(&policy("All", &["data", "wal"]).to_string()).unwrap();
     let pods = ["files-0", "files-1"];
     for pod in pods {
         files::run(&space.kubectl, pod, "for v in data wal; do echo $v $(hostname) > /$v/whose; done; sync").unwrap();
@@ -145,7 +149,7 @@ fn a_postgresql_under_load_comes_back_under_a_new_name() {
     let postgres = Postgres::create(&space.kubectl, "pg", "256Mi").unwrap();
     postgres.fill(1).unwrap();
     let labels = json!({"app.kubernetes.io/name": "postgres", "app.kubernetes.io/instance": "pg"});
-    space.kubectl.apply(&policy(&labels, "Any", &["data"]).to_string()).unwrap();
+    space.kubectl.apply(&policy_of(&labels, "Any", &["data"]).to_string()).unwrap();
     let ledger = Ledger::start(&space.kubectl, &postgres.pod()).unwrap();
     let load = postgres.load(2, 200, Duration::from_secs(120)).unwrap();
     ledger.wait_for(20).unwrap();
@@ -187,8 +191,7 @@ fn a_postgresql_under_load_comes_back_under_a_new_name() {
 fn what_cannot_be_snapshot_is_refused_before_anything_is_created() {
     let (_cluster, space) = begin("snapshot-refused").unwrap();
     files::create(&space, 1).unwrap();
-    let selector = json!({"app.kubernetes.io/name": "files"});
-    space.kubectl.apply(&policy(&selector, "Any", &["data", "wall"]).to_string()).unwrap();
+    space.kubectl.apply(&policy("Any", &["data", "wall"]).to_string()).unwrap();
     space.kubectl.apply(&list(&[fixtures::backup("typo", "snap", METHOD)]).to_string()).unwrap();
     let why = must_fail(&space, "typo", LIMIT).unwrap();
     assert!(why.contains("volume wall"), "{why}");

@@ -75,7 +75,7 @@ pub(super) fn pairs(restore: &Restore, set: &StatefulSet) -> Result<Vec<Pair>, R
 /// # Errors
 /// [`Error::Refused`] with what stands against it, else those of the API server.
 pub(in crate::restore) async fn check(ctx: &Context, restore: &Restore, name: &str, sets: &[Set]) -> Result<(), Error> {
-    let fills = |set: &Set| set.action_set.spec.restore.as_ref().is_some_and(|recipe| recipe.prepare_data.is_some());
+    let fills = |set: &Set| tasks::fills(restore, set);
     if !sets.iter().any(fills) {
         return Err(Refusal::fatal(format!(
             "no recipe of backup {} fills volumes, which a restore in place exchanges; restore into new claims",

@@ -111,8 +111,10 @@ fn kubernetes(fake: &Fake) {
             continue;
         }
         let uid = claim["metadata"]["uid"].as_str().unwrap().to_owned();
-        // A class without a provisioner would leave it; ours gives each claim that asks for no volume a new one.
-        if claim["spec"]["volumeName"].is_null() {
+        // A class without a provisioner would leave it; ours gives each claim that asks for no volume a new one. Of a snapshot
+        // it makes one when a pod wants it.
+        let wanted = claim["spec"]["dataSource"].is_null() || fake.get(JOB).is_some();
+        if claim["spec"]["volumeName"].is_null() && wanted {
             let volume_name = format!("pv-of-{name}");
             fake.put(&format!("-/persistentvolumes/{volume_name}"), volume(&volume_name, name, &uid));
             claim["spec"]["volumeName"] = json!(volume_name);
@@ -293,6 +295,35 @@ async fn a_snapshot_is_cut_while_it_stands_still_and_outlives_the_restore() {
     to_the_end(&fake, "Complete").await;
     exchanged(&fake, "without one");
     assert!(fake.get(SNAPSHOT).is_none());
+}
+
+/// No repository, no recipe and no seal: the driver fills the new volumes.
+#[tokio::test]
+async fn snapshots_alone_are_exchanged_once_a_pod_has_wanted_their_volumes() {
+    let fake = cluster();
+    let mut of_snapshots = backup();
+    of_snapshots["metadata"]["annotations"] = json!({});
+    let taken = json!([{ "name": "createVolumeSnapshot-0", "targetPodName": "pg-0",
+        "volumeSnapshots": [{"name": "b1-data", "volumeName": "data"}] }]);
+    of_snapshots["status"] = json!({ "phase": "Completed", "actions": taken,
+        "target": {"podSelector": {"strategy": "Any"}, "selectedTargetPods": ["pg-0"]},
+        "backupMethod": {"name": "snap", "snapshotVolumes": true} });
+    fake.put("demo/backups/b1", of_snapshots);
+    let ready = json!({ "readyToUse": true, "restoreSize": "1Gi" });
+    let snapshot =
+        json!({ "metadata": {"name": "b1-data", "namespace": "demo"}, "spec": {"source": {}}, "status": ready });
+    fake.put("demo/volumesnapshots/b1-data", snapshot);
+
+    look(&fake, "").await.unwrap();
+    look(&fake, "").await.unwrap();
+    assert_eq!(fake.get(TEMPORARY).unwrap()["spec"]["dataSource"]["name"], "b1-data");
+    let pod = fake.get(JOB).unwrap()["spec"]["template"]["spec"].clone();
+    assert_eq!(pod["volumes"][0]["persistentVolumeClaim"]["claimName"], "data-r1-0");
+    assert_eq!(pod["containers"][0]["volumeMounts"][0]["readOnly"], true);
+    assert!(pod["securityContext"]["fsGroup"].is_null(), "it would be given to the data: {pod}");
+    to_the_end(&fake, "Complete").await;
+    assert_eq!(phase(&fake), "Completed", "{}", fake.get(AT).unwrap());
+    exchanged(&fake, "from a snapshot");
 }
 
 #[tokio::test]
