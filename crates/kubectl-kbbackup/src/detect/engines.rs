@@ -104,7 +104,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         user_env: &[],
         default_user: "root",
         password_env: &["MYSQL_ROOT_PASSWORD"],
-        methods: &[full("kbb-mysql-clone")],
+        methods: &[full("kbb-mysql-clone"), log("kbb-mysql-continuous")],
     },
     Engine {
         name: "redis",

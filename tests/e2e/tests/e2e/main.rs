@@ -8,6 +8,7 @@
     reason = "these are tests; allow-in-tests does not see their helpers"
 )]
 
+mod binlog_pitr;
 mod branches;
 mod chains;
 mod chaos;
@@ -26,7 +27,6 @@ mod interop;
 mod kubeblocks;
 mod main_job;
 mod mariadb;
-mod mariadb_pitr;
 mod moments;
 mod mysql;
 mod namespaces;

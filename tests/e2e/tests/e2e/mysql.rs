@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::begin;
 use crate::recipes::{account, amid, lose, method, policy, restore, restored, take};
 
-fn create_account(server: &Server) {
+pub(crate) fn create_account(server: &Server) {
     let password = BACKUP_PASSWORD.replace('\\', r"\\").replace('\'', r"\'");
     server.sql(&account("MySQL: `kbb-mysql-clone`").replace('…', &password)).unwrap();
 }

@@ -1,7 +1,7 @@
 //! A log file as a sequence of events: read as it arrives or from a file, each event checked, each transaction found.
 //!
 //! An event has a header of 19 bytes (time, kind, server, size, position of the next, flags), a body, and where the file's first
-//! event says so a CRC-32 of all that.
+//! event says so a CRC-32 of all that. `MariaDB` and `MySQL` have that in common; what begins and ends a transaction differs.
 
 use crate::error::{Cause, Error, Result};
 
@@ -30,7 +30,12 @@ pub(crate) mod kind {
     pub(crate) const LOAD_QUERY: u8 = 18;
     pub(crate) const INCIDENT: u8 = 26;
     pub(crate) const HEARTBEAT: u8 = 27;
+    pub(crate) const MYSQL_GTID: u8 = 33;
+    pub(crate) const ANONYMOUS: u8 = 34;
+    pub(crate) const PREVIOUS_GTIDS: u8 = 35;
     pub(crate) const XA_PREPARE: u8 = 38;
+    pub(crate) const HEARTBEAT_2: u8 = 41;
+    pub(crate) const TAGGED_GTID: u8 = 42;
     pub(crate) const GTID: u8 = 162;
     pub(crate) const GTID_LIST: u8 = 163;
     pub(crate) const ENCRYPTION: u8 = 164;
@@ -70,7 +75,8 @@ impl Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
     pub(crate) gtid: Gtid,
-    /// When its last statement began, in whole seconds since the Unix epoch: the COMMIT, or what committed by itself.
+    /// In whole seconds since the Unix epoch. `MySQL` tells when it was committed; of `MariaDB` it is when its last statement
+    /// began: the COMMIT, or what committed by itself.
     pub(crate) time: i64,
     /// Behind its last event.
     pub(crate) end: u64,
@@ -82,6 +88,8 @@ struct Open {
     gtid: Gtid,
     time: i64,
     standalone: bool,
+    /// Where it ends, if its beginning says so.
+    end: Option<u64>,
 }
 
 /// An event that is arriving.
@@ -155,7 +163,7 @@ impl Events {
         }
         // MariaDB 11.7 and later leave the position out within a transaction, unless `binlog_legacy_event_pos` is on: what is
         // missing there is told by the position of the next one's beginning.
-        let is_left_out = header.next == 0 && self.open.is_some();
+        let is_left_out = header.next == 0 && self.open.is_some_and(|open| open.end.is_none());
         if header.next != (at + header.size as u64) as u32 && !is_left_out {
             return Err(damaged(format!(
                 "the event at {at} does not end where it says: something is missing or was moved"
@@ -212,19 +220,22 @@ impl Events {
             return Err(damaged(format!("the check sum of the event at {at} is wrong")));
         }
         self.at += header.size as u64;
+        let by_itself = self.open.is_some_and(|open| open.standalone);
         match header.kind {
-            kind::GTID_LIST if self.begin.is_none() => {
-                self.state = State::read(&body)?;
-                self.begin = Some(self.state.clone());
-            }
+            kind::GTID_LIST if self.begin.is_none() => self.begin_state(State::of_mariadb(&body)?),
+            kind::PREVIOUS_GTIDS if self.begin.is_none() => self.begin_state(State::of_mysql(&body)?),
             kind::GTID => self.begin_group(header, &body)?,
-            kind::XID | kind::XA_PREPARE => self.end_group(header),
-            kind::QUERY if self.open.is_some_and(|open| open.standalone) || ends_transaction(&body) => {
-                self.end_group(header);
+            kind::MYSQL_GTID => self.begin_transaction(header, &body)?,
+            kind::ANONYMOUS => {
+                let why = format!("the transaction at {at} has no GTID: archiving needs gtid_mode=ON");
+                return Err(Error::new(Cause::AccessDenied, why));
             }
-            kind::QUERY_COMPRESSED | kind::LOAD_QUERY if self.open.is_some_and(|open| open.standalone) => {
-                self.end_group(header);
-            }
+            kind::TAGGED_GTID => return Err(Error::new(Cause::AccessDenied, super::TAGS)),
+            // Its end is known.
+            _ if self.open.is_some_and(|open| open.end.is_some()) => {}
+            kind::XID | kind::XA_PREPARE => self.end_group(header.time),
+            kind::QUERY if by_itself || ends_transaction(&body) => self.end_group(header.time),
+            kind::QUERY_COMPRESSED | kind::LOAD_QUERY if by_itself => self.end_group(header.time),
             kind::ROTATE => {
                 self.ended = true;
                 self.next = body.get(8..).and_then(|name| Name::read(std::str::from_utf8(name).ok()?));
@@ -239,7 +250,21 @@ impl Events {
             }
             _ => {}
         }
-        Ok(())
+        match self.open {
+            Some(Open { end: Some(end), gtid, .. }) if self.at > end => {
+                Err(damaged(format!("transaction {gtid} does not end at {end}, where it says")))
+            }
+            Some(Open { end: Some(end), time, .. }) if self.at == end => {
+                self.end_group(time);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn begin_state(&mut self, state: State) {
+        self.state = state.clone();
+        self.begin = Some(state);
     }
 
     fn format(&mut self, body: &[u8], header: Header) -> Result<()> {
@@ -254,31 +279,46 @@ impl Events {
         Ok(())
     }
 
-    fn begin_group(&mut self, header: Header, body: &[u8]) -> Result<()> {
+    /// Where a transaction may begin.
+    fn beginning(&self, header: Header) -> Result<u64> {
         let at = self.at - header.size as u64;
         if self.begin.is_none() {
             return Err(damaged("it has no list of GTIDs before its first transaction"));
         }
-        if let Some(open) = self.open {
-            return Err(damaged(format!("transaction {} has no end before {at}", open.gtid)));
+        match self.open {
+            Some(open) => Err(damaged(format!("transaction {} has no end before {at}", open.gtid))),
+            None => Ok(at),
         }
+    }
+
+    fn begin_group(&mut self, header: Header, body: &[u8]) -> Result<()> {
+        let at = self.beginning(header)?;
         let short = || damaged(format!("the GTID at {at} cannot be read"));
         let (sequence, rest) = body.split_first_chunk().ok_or_else(short)?;
         let (domain, rest) = rest.split_first_chunk().ok_or_else(short)?;
         let flags = *rest.first().ok_or_else(short)?;
-        let gtid = Gtid {
-            domain: u32::from_le_bytes(*domain),
-            server: header.server,
-            sequence: u64::from_le_bytes(*sequence),
-        };
-        self.open = Some(Open { gtid, time: header.time, standalone: flags & STANDALONE != 0 });
+        let gtid = Gtid::of_mariadb(u32::from_le_bytes(*domain), header.server, u64::from_le_bytes(*sequence));
+        self.open = Some(Open { gtid, time: header.time, standalone: flags & STANDALONE != 0, end: None });
         Ok(())
     }
 
-    fn end_group(&mut self, header: Header) {
+    fn begin_transaction(&mut self, header: Header, body: &[u8]) -> Result<()> {
+        let at = self.beginning(header)?;
+        let transaction = Transaction::read(body).ok_or_else(|| {
+            damaged(format!("the GTID at {at} cannot be read, or is of a server older than MySQL 8.0"))
+        })?;
+        let Transaction { gtid, committed, length } = transaction;
+        if length < header.size as u64 {
+            return Err(damaged(format!("transaction {gtid} says to have {length} bytes")));
+        }
+        self.open = Some(Open { gtid, time: committed, standalone: false, end: Some(at + length) });
+        Ok(())
+    }
+
+    fn end_group(&mut self, ended: i64) {
         let Some(Open { gtid, time, .. }) = self.open.take() else { return };
         self.state.take(gtid);
-        self.groups.push(Group { gtid, time: time.max(header.time), end: self.at });
+        self.groups.push(Group { gtid, time: time.max(ended), end: self.at });
     }
 
     /// The transactions that ended since this was asked last.
@@ -328,8 +368,52 @@ impl Events {
     }
 }
 
+/// What the first event of a transaction of `MySQL` says.
+struct Transaction {
+    gtid: Gtid,
+    /// Seconds since the Unix epoch, by this server.
+    committed: i64,
+    /// Of all its events, this one included, in bytes.
+    length: u64,
+}
+
+impl Transaction {
+    /// `None` when something is missing.
+    fn read(body: &[u8]) -> Option<Self> {
+        let (source, rest) = body.get(1..)?.split_first_chunk()?;
+        let (number, rest) = rest.split_first_chunk()?;
+        // A kind of clock, and what may be applied at the same time by it.
+        let (committed, rest) = rest.get(1 + 16..)?.split_first_chunk::<7>()?;
+        let micros = committed.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        // When it was committed first, if that was elsewhere.
+        let elsewhere = 1 << 55;
+        let rest = rest.get(if micros & elsewhere != 0 { 7 } else { 0 }..)?;
+        let (first, rest) = rest.split_first()?;
+        let length = match first {
+            252 => u64::from(u16::from_le_bytes(*rest.first_chunk()?)),
+            253 => {
+                rest.first_chunk::<3>().map(|three| u64::from(u32::from_le_bytes([three[0], three[1], three[2], 0])))?
+            }
+            254 => u64::from_le_bytes(*rest.first_chunk()?),
+            251 | 255 => return None,
+            small => u64::from(*small),
+        };
+        let committed = i64::try_from((micros & !elsewhere) / 1_000_000).ok()?;
+        Some(Self { gtid: Gtid::of_mysql(*source, u64::from_le_bytes(*number)), committed, length })
+    }
+}
+
 fn matters(kind: u8) -> bool {
-    matches!(kind, kind::QUERY | kind::ROTATE | kind::FORMAT | kind::GTID | kind::GTID_LIST)
+    matches!(
+        kind,
+        kind::QUERY
+            | kind::ROTATE
+            | kind::FORMAT
+            | kind::GTID
+            | kind::GTID_LIST
+            | kind::MYSQL_GTID
+            | kind::PREVIOUS_GTIDS
+    )
 }
 
 /// Whether a statement is the end of a transaction of tables without transactions.

@@ -6,8 +6,8 @@ struct File(Vec<u8>);
 const TIME: u32 = 1_790_000_000;
 
 impl File {
-    /// With its format and the state it begins with.
-    fn new(state: &[(u32, u32, u64)]) -> Self {
+    /// With its format alone.
+    fn begin() -> Self {
         let mut file = Self(MAGIC.to_vec());
         let mut format = 4_u16.to_le_bytes().to_vec();
         format.resize(2 + 50 + 4, 0);
@@ -15,6 +15,12 @@ impl File {
         format.resize(format.len() + 164, 0);
         format.push(1);
         file.event(kind::FORMAT, TIME, &format);
+        file
+    }
+
+    /// With its format and the state it begins with.
+    fn new(state: &[(u32, u32, u64)]) -> Self {
+        let mut file = Self::begin();
         let mut list = (state.len() as u32).to_le_bytes().to_vec();
         for (domain, server, sequence) in state {
             list.extend([&domain.to_le_bytes()[..], &server.to_le_bytes(), &sequence.to_le_bytes()].concat());
@@ -56,6 +62,72 @@ impl File {
     }
 }
 
+const SOURCE: [u8; 16] = [0x3e; 16];
+
+impl File {
+    /// As MySQL begins one that comes behind five transactions.
+    fn mysql() -> Self {
+        let mut file = Self::begin();
+        let set = [&1_u64.to_le_bytes()[..], &SOURCE, &1_u64.to_le_bytes(), &1_u64.to_le_bytes(), &6_u64.to_le_bytes()];
+        file.event(kind::PREVIOUS_GTIDS, TIME, &set.concat());
+        file
+    }
+
+    /// A transaction of MySQL with one event of `size` bytes behind its beginning; it says to have `more` than that.
+    fn transaction(&mut self, number: u64, committed: u64, elsewhere: bool, size: usize, more: u64) -> &mut Self {
+        let micros = committed * 1_000_000 + 999_999;
+        let mut body = [&[1][..], &SOURCE, &number.to_le_bytes(), &[2], &[0; 16]].concat();
+        body.extend(&(micros | u64::from(elsewhere) << 55).to_le_bytes()[..7]);
+        if elsewhere {
+            body.extend(&5_u64.to_le_bytes()[..7]);
+        }
+        // The length's own size is counted.
+        let own = |length: u64| if length < 251 { 1 } else { 3 };
+        let rest = (HEADER + body.len() + CHECKSUM + 4 + HEADER + size + CHECKSUM) as u64;
+        let length = rest + own(rest + 3) + more;
+        match length {
+            0..251 => body.push(length as u8),
+            _ => body.extend([&[252][..], &(length as u16).to_le_bytes()].concat()),
+        }
+        body.extend(90_704_u32.to_le_bytes());
+        self.event(kind::MYSQL_GTID, TIME, &body).event(30, TIME + 1_000_000, &vec![0; size])
+    }
+}
+
+#[test]
+fn transactions_of_mysql_end_where_they_say() {
+    let mut file = File::mysql();
+    let at = u64::from(TIME);
+    file.transaction(6, at + 1, false, 10, 0).transaction(7, at + 2, true, 400, 0);
+    file.event(kind::ROTATE, TIME + 5, &[&4_u64.to_le_bytes()[..], b"binlog.000009"].concat());
+    for step in [1, 4096] {
+        let mut events = read(&file.0, step).unwrap();
+        let groups = events.groups();
+        let told: Vec<_> = groups.iter().map(|group| (group.gtid.to_string(), group.time - i64::from(TIME))).collect();
+        let source = "3e3e3e3e-3e3e-3e3e-3e3e-3e3e3e3e3e3e";
+        // When they were committed here, whatever their events say.
+        assert_eq!(told, [(format!("{source}:6"), 1), (format!("{source}:7"), 2)]);
+        assert_eq!(events.begin().unwrap().position(), format!("{source}:1-5"));
+        assert_eq!(events.state().position(), format!("{source}:1-7"));
+        assert!(events.whole().is_ok());
+    }
+    let told = |file: &File| read(&file.0, 50).err().unwrap();
+    let mut short = File::mysql();
+    short.transaction(6, at, false, 10, 1).transaction(7, at, false, 10, 0);
+    assert!(told(&short).text.contains(":6 has no end before"), "{}", told(&short).text);
+    let mut long = File::mysql();
+    long.transaction(6, at, false, 10, 1).event(30, TIME, &[]);
+    assert!(told(&long).text.contains("does not end at"), "{}", told(&long).text);
+    let mut old = File::mysql();
+    old.event(kind::MYSQL_GTID, TIME, &[0; 42]);
+    assert!(told(&old).text.contains("older than MySQL 8.0"));
+    for kind in [kind::ANONYMOUS, kind::TAGGED_GTID] {
+        let mut file = File::mysql();
+        file.event(kind, TIME, &[0; 60]);
+        assert!(told(&file).is(Cause::AccessDenied));
+    }
+}
+
 /// Reads a file in pieces of some bytes.
 fn read(bytes: &[u8], step: usize) -> Result<Events> {
     let mut events = Events::default();
@@ -87,8 +159,8 @@ fn transactions_are_found_however_the_bytes_come() {
         assert_eq!(events.at(), bytes.len() as u64);
         assert_eq!(events.next().unwrap().to_string(), "bin.000009");
         assert_eq!(events.created(), Some(i64::from(TIME)));
-        assert_eq!(super::super::gtid::text(&events.begin().unwrap().position()), "0-1-4");
-        assert_eq!(super::super::gtid::text(&events.state().position()), "0-1-7");
+        assert_eq!(events.begin().unwrap().position(), "0-1-4");
+        assert_eq!(events.state().position(), "0-1-7");
         assert!(events.whole().is_ok() && !events.incident());
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::archive::stored_clock;
 use super::events::{Events, Group, MAGIC};
-use super::gtid::{self, Gtid, State};
+use super::gtid::State;
 use super::names::{Name, Place};
 use super::replay::{Target, Verdict};
 use super::shelf::{Clock, Kept, Shelf};
@@ -20,8 +20,8 @@ use crate::repo::Repo;
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
     pub(crate) place: Place,
-    /// The last transaction of each domain; `None` where the backup does not say.
-    pub(crate) position: Option<Vec<Gtid>>,
+    /// As [`super::gtid::position`] writes it; `None` where the backup does not say.
+    pub(crate) position: Option<String>,
 }
 
 /// What is to be replayed.
@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     pub(crate) stop: u64,
     /// What is reached then.
     pub(crate) place: Place,
-    pub(crate) position: Vec<Gtid>,
+    pub(crate) position: String,
     /// Of the last transaction that is replayed, in seconds since the Unix epoch.
     pub(crate) last: Option<i64>,
 }
@@ -43,7 +43,7 @@ impl Plan {
     /// A line for each fact, for a script.
     pub(crate) fn text(&self) -> String {
         let Self { files, start, stop, place, position, last } = self;
-        let mut text = format!("start {start}\nstop {stop}\nbinlog {place}\ngtid {}\n", gtid::text(position));
+        let mut text = format!("start {start}\nstop {stop}\nbinlog {place}\ngtid {position}\n");
         text += &format!("last {}\n", last.map(time).unwrap_or_default());
         for file in files {
             text += &format!("file {}\n", file.display());
@@ -291,8 +291,8 @@ impl Walk<'_> {
         {
             let why = format!(
                 "the log was at {} there, and the base backup says {}: that one is of another server, or of another time of it",
-                gtid::text(&state.position()),
-                gtid::text(position)
+                state.position(),
+                position
             );
             return Err(Error::new(Cause::Damaged, why));
         }

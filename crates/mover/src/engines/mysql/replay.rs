@@ -78,7 +78,7 @@ mod tests {
     }
 
     fn group(sequence: u64, time: i64) -> Group {
-        Group { gtid: Gtid { domain: 0, server: 1, sequence }, time, end: sequence * 100 }
+        Group { gtid: Gtid::of_mariadb(0, 1, sequence), time, end: sequence * 100 }
     }
 
     /// The transactions that are kept of those at the given times; they end at 100, 200 and so on.

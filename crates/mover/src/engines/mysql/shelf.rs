@@ -65,8 +65,8 @@ pub(crate) struct Shelf {
 }
 
 /// Name of the mark of a server, which says whose log this is.
-pub(crate) fn server_mark(domain: u32, server: u32, base: &str) -> String {
-    format!("server-{domain}-{server}-{base}")
+pub(crate) fn server_mark(who: impl std::fmt::Display, base: &str) -> String {
+    format!("server-{who}-{base}")
 }
 
 impl Kept {

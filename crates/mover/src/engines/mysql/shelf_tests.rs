@@ -115,10 +115,10 @@ fn old_files_go_and_the_window_begins_later() {
 #[test]
 fn another_server_s_directory_is_refused() {
     let mut shelf = shelf("2:a-b");
-    let own = server_mark(0, 1, "bin");
+    let own = server_mark("0-1", "bin");
     assert!(shelf.recognise(&own).is_ok());
     shelf.place(&own, 0);
     assert!(shelf.recognise(&own).is_ok());
-    let told = shelf.recognise(&server_mark(0, 2, "bin")).unwrap_err().to_string();
+    let told = shelf.recognise(&server_mark("0-2", "bin")).unwrap_err().to_string();
     assert!(told.contains("another server (server-0-1-bin), and the server's is server-0-2-bin"), "{told}");
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::Target;
-use super::gtid::{self, State};
+use super::gtid::State;
 use super::names::Name;
 use super::shelf::{self, Clock, Kept, Open, Shelf};
 use crate::commands::{push, remove};
@@ -24,7 +24,7 @@ use crate::output;
 use crate::repo::Repo;
 use crate::signal::Stop;
 use crate::stream::Input;
-use server::Identity;
+use server::{Identity, Who};
 
 /// What an archiver is told.
 pub(crate) struct Settings {
@@ -93,8 +93,11 @@ impl Archiver {
             output::note(&format!("NOTICE: {cut} is not as long as it was stored: it does not count any more"));
         }
         self.shelf = shelf;
-        let Identity { domain, server, log, .. } = &self.identity;
-        let mark = shelf::server_mark(*domain, *server, log);
+        let Identity { who, log, .. } = &self.identity;
+        let mark = match who {
+            Who::MariaDb { domain, server } => shelf::server_mark(format_args!("{domain}-{server}"), log),
+            Who::MySql { uuid } => shelf::server_mark(format_args!("{uuid}"), log),
+        };
         self.shelf.recognise(&mark)?;
         if self.shelf.servers.insert(mark.clone()) {
             let input = Input { name: mark.clone(), reader: Box::new(std::io::empty()) };
@@ -169,16 +172,24 @@ impl Archiver {
     /// Says what is stored.
     fn report(&self) -> Result<()> {
         let Some(path) = &self.settings.info else { return Ok(()) };
-        let Identity { version, domain, server, data_directory, .. } = &self.identity;
-        let facts = json!({
-            "engine": "mariadb",
+        let Identity { version, who, data_directory, .. } = &self.identity;
+        let mut facts = json!({
             "version": version,
-            "server_id": server.to_string(),
-            "gtid_domain_id": domain.to_string(),
             "data_directory": data_directory,
             "end_binlog": self.open.as_ref().map(|open| open.end.to_string()).unwrap_or_default(),
-            "end_gtid": gtid::text(&self.state.position()),
+            "end_gtid": self.state.position(),
         });
+        match who {
+            Who::MariaDb { domain, server } => {
+                facts["engine"] = json!("mariadb");
+                facts["server_id"] = json!(server.to_string());
+                facts["gtid_domain_id"] = json!(domain.to_string());
+            }
+            Who::MySql { uuid } => {
+                facts["engine"] = json!("mysql");
+                facts["server_uuid"] = json!(uuid);
+            }
+        }
         report::write(path, &report::render(self.shelf.bytes(), &self.window(), facts))
     }
 }

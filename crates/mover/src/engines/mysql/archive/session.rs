@@ -9,7 +9,7 @@ use futures::stream::FuturesOrdered;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Archiver;
-use super::server::Server;
+use super::server::{Server, Who};
 use crate::commands::remove;
 use crate::engines::log::objects::{in_time, store};
 use crate::engines::log::spool::Spool;
@@ -107,19 +107,17 @@ async fn begin(archiver: &mut Archiver) -> Result<Session<'_>> {
     let file = archiver.route(&files)?;
     let (_, reached) = server.clock().await?;
     let mut stream = Connection::open(&archiver.settings.target).await?;
-    for setting in [
-        "set @master_binlog_checksum = @@global.binlog_checksum".to_owned(),
-        format!("set @master_heartbeat_period = {}", ALIVE.as_nanos()),
-        // With less the server changes events for clients that do not know them, and they would not fit into their file.
-        "set @mariadb_slave_capability = 4".to_owned(),
-    ] {
+    for setting in settings(&archiver.identity.who) {
         stream.query(&setting).await?;
     }
     // A file from its beginning, which says whether it follows: under the same name there may be another one since.
-    let stream =
-        in_time(stream.dump(&file.to_string(), MAGIC.len() as u32, archiver.settings.id)).await.map_err(|error| {
-            if error.is(Cause::AccessDenied) { error.within("REPLICATION SLAVE is needed") } else { error }
-        })?;
+    let stream = in_time(stream.dump(&file.to_string(), archiver.identity.who.dump_flags(), archiver.settings.id))
+        .await
+        .map_err(
+            |error| {
+                if error.is(Cause::AccessDenied) { error.within("REPLICATION SLAVE is needed") } else { error }
+            },
+        )?;
     output::note(&format!("NOTICE: receiving from {file} on"));
     Ok(Session {
         server,
@@ -135,6 +133,29 @@ async fn begin(archiver: &mut Archiver) -> Result<Session<'_>> {
         may_rotate: true,
         archiver,
     })
+}
+
+/// What a replica says of itself before it asks for the log.
+fn settings(who: &Who) -> Vec<String> {
+    let period = ALIVE.as_nanos();
+    match who {
+        Who::MariaDb { .. } => vec![
+            "set @master_binlog_checksum = @@global.binlog_checksum".to_owned(),
+            format!("set @master_heartbeat_period = {period}"),
+            // With less the server changes events for clients that do not know them, and they would not fit into their file.
+            "set @mariadb_slave_capability = 4".to_owned(),
+        ],
+        // Each has two names, of which a server knows one or both.
+        Who::MySql { .. } => ["master", "source"]
+            .iter()
+            .flat_map(|name| {
+                [
+                    format!("set @{name}_binlog_checksum = @@global.binlog_checksum"),
+                    format!("set @{name}_heartbeat_period = {period}"),
+                ]
+            })
+            .collect(),
+    }
 }
 
 impl Session<'_> {
@@ -193,6 +214,7 @@ impl Session<'_> {
         let Some(receiving) = &mut self.receiving else {
             return Err(Error::new(Cause::Damaged, "the server does not say which file it sends"));
         };
+        let known = receiving.events.begin().is_some();
         receiving.events.feed(&part.bytes).map_err(|error| error.within(&receiving.name))?;
         receiving.spool.append(&part.bytes)?;
         let last = receiving.events.groups().iter().map(|group| group.time).max().unwrap_or_default();
@@ -204,15 +226,12 @@ impl Session<'_> {
                 receiving.name
             ));
         }
-        if part.ends && part.bytes.get(4) == Some(&kind::GTID_LIST) && part.begins {
-            return self.follows();
-        }
-        Ok(())
+        if !known && receiving.events.begin().is_some() { self.follows() } else { Ok(()) }
     }
 
     /// Whether an event stands in the file; others say where the server is.
     fn belongs(&mut self, header: &Header, bytes: &[u8]) -> Result<bool> {
-        if header.kind == kind::HEARTBEAT {
+        if matches!(header.kind, kind::HEARTBEAT | kind::HEARTBEAT_2) {
             return Ok(false);
         }
         if header.kind == kind::ROTATE && (header.flags & ARTIFICIAL != 0 || header.time == 0) {
@@ -264,7 +283,7 @@ impl Session<'_> {
                 Cause::Exists,
                 format!(
                     "{} does not go on where the file before it ended: this is another server's log, or its history was changed \
-                     (RESET MASTER, DELETE_DOMAIN_ID); make a new continuous backup",
+                     (RESET MASTER and the like); make a new continuous backup",
                     receiving.name
                 ),
             ));

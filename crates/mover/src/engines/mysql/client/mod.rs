@@ -13,8 +13,8 @@ pub(crate) use login::{Security, Target};
 const QUERY: u8 = 0x03;
 const BINLOG_DUMP: u8 = 0x12;
 const REGISTER_REPLICA: u8 = 0x15;
-/// Everything that stands in the file, with the text of statements beside their rows.
-const WITH_ANNOTATIONS: u16 = 2;
+/// Where the first event of a file begins.
+const FIRST: u32 = 4;
 
 /// A connection to a server.
 pub(super) struct Connection(Wire);
@@ -80,11 +80,11 @@ impl Connection {
         Ok(self.query(text).await?.into_iter().next().unwrap_or_default())
     }
 
-    /// Makes the server send its log from a position on. `id` is ours among its replicas.
+    /// Makes the server send its log from the beginning of a file on. `id` is ours among its replicas.
     ///
     /// # Errors
     /// As [`Self::query`].
-    pub(super) async fn dump(mut self, file: &str, position: u32, id: u32) -> Result<Events> {
+    pub(super) async fn dump(mut self, file: &str, flags: u16, id: u32) -> Result<Events> {
         let mut replica = id.to_le_bytes().to_vec();
         // What the server lists beside the id: a name, and neither account nor port.
         replica.push(8);
@@ -95,8 +95,8 @@ impl Connection {
         if answer.first() == Some(&255) {
             return Err(refusal(&answer));
         }
-        let mut request = position.to_le_bytes().to_vec();
-        request.extend_from_slice(&WITH_ANNOTATIONS.to_le_bytes());
+        let mut request = FIRST.to_le_bytes().to_vec();
+        request.extend_from_slice(&flags.to_le_bytes());
         request.extend_from_slice(&id.to_le_bytes());
         request.extend_from_slice(file.as_bytes());
         self.0.command(BINLOG_DUMP, &request).await?;
