@@ -19,7 +19,7 @@ if [ -n "${DP_RESTORE_TIMESTAMP:-}" ]; then
   exit 0
 fi
 echo "starting the server on the restored files, without network"
-serve
+serve --skip-log-bin
 gtid=$(executed)
 [ "$gtid" = "$(value gtid_executed)" ] || fail "the restored server has executed $gtid; the backup's set is $(value gtid_executed)"
 [ "$(ask "select @@server_uuid")" != "$(value server_uuid)" ] || fail "the restored server has the source's server_uuid"

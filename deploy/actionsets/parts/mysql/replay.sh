@@ -30,7 +30,7 @@ mapfile -t files < <(plan file)
 # What an attempt that died has applied is in the server's own set, and is not applied once more.
 if [ "${#files[@]}" != 0 ]; then
   echo "replaying ${#files[@]} log files, from $(plan start) in the first to $(plan stop) in the last"
-  serve --gtid-mode=ON --enforce-gtid-consistency=ON --max-allowed-packet=1G --innodb-flush-log-at-trx-commit=2
+  serve --skip-log-bin --gtid-mode=ON --enforce-gtid-consistency=ON --max-allowed-packet=1G --innodb-flush-log-at-trx-commit=2
   # One process reads all files: transactions and temporary tables may need each other. Accounts are changed by the log too, so
   # the server must know them; this session stays.
   {
@@ -40,7 +40,7 @@ if [ "${#files[@]}" != 0 ]; then
   quit
 fi
 echo "starting the server on the restored files, without network"
-serve --gtid-mode=ON --enforce-gtid-consistency=ON
+serve --skip-log-bin --gtid-mode=ON --enforce-gtid-consistency=ON
 reached=$(executed)
 [ "$reached" = "$(plan gtid)" ] || fail "replay ended at GTID set $reached, and not at $(plan gtid)"
 if [ "$verify" = check ]; then check_tables; fi

@@ -1,7 +1,7 @@
 # Starts the server on what was restored, without network and for whoever reaches its socket: serve OPTION…
 serve() {
   install -d -m 0700 -o "$owner" "$work/run"; chmod 0711 "$work"
-  mysqld --no-defaults --user="$owner" --datadir="$data" --skip-networking --mysqlx=OFF --skip-log-bin --skip-grant-tables --skip-replica-start --secure-file-priv= \
+  mysqld --no-defaults --user="$owner" --datadir="$data" --skip-networking --mysqlx=OFF --skip-grant-tables --skip-replica-start --secure-file-priv= \
     --auto-generate-certs=OFF --caching-sha2-password-auto-generate-rsa-keys=OFF --event-scheduler=DISABLED --socket="$work/run/socket" --pid-file="$work/run/pid" \
     "${shape[@]}" "$@" > "$work/run/log" 2>&1 & running=$!
   until ask "select 1" > /dev/null 2>&1; do
