@@ -23,19 +23,7 @@ at "$base" pull /COMPLETE - > "$work/base" || fail "backup $base has no COMPLETE
 [ "${tools%.*}" = "$(value series "$work/base")" ] || fail "the backup is of MariaDB $(value version "$work/base"), this image has $tools; set KBB_IMAGE to an image of the same series"
 from=$(value binlog "$work/base") gtid=$(value gtid "$work/base")
 [ -n "$from" ] || fail "backup $base was taken of a server without a binary log: there is no place in one to replay from"
-case "$target" in
-  time) to=(--to-time="$DP_RESTORE_TIMESTAMP") ;;
-  latest) to=(--latest) ;;
-  *)
-    [ -n "$targetValue" ] || fail "target $target needs targetValue"
-    to=("--to-$target=$targetValue") ;;
-esac
-if [ "$inclusive" = off ]; then to+=(--exclusive); fi
-echo "fetching the log from $from (GTID ${gtid:-none}): target $target ${targetValue:-} ${DP_RESTORE_TIME:-}"
-rm -rf "$data/.kbbackup-log"
-datasafed mysql fetch-binlogs --from="$from" --from-gtid="$gtid" "${to[@]}" "$data/.kbbackup-log" > "$work/plan"
-plan() { sed -n "s/^$1 //p" "$work/plan"; }
-mapfile -t files < <(plan file)
+fetch_log "$from" "$gtid"
 if [ "${#files[@]}" != 0 ]; then
   touch "$data/.kbbackup-replay"
   sync

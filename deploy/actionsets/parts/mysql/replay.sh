@@ -14,19 +14,7 @@ tools=$(mysqld --version | grep -o '[0-9]*\.[0-9]*\.[0-9]*' | head -n 1)
 [ "${tools%.*}" = "$(cut -d. -f1,2 <<<"$version")" ] || fail "backup $base is of MySQL $version, this image has $tools; set KBB_IMAGE to an image of the same series"
 # shellcheck disable=SC2154
 [ -n "$binlog" ] || fail "backup $base was taken of a server without a binary log: there is no place in one to replay from"
-case "$target" in
-  time) to=(--to-time="$DP_RESTORE_TIMESTAMP") ;;
-  latest) to=(--latest) ;;
-  *)
-    [ -n "$targetValue" ] || fail "target $target needs targetValue"
-    to=("--to-$target=$targetValue") ;;
-esac
-if [ "$inclusive" = off ]; then to+=(--exclusive); fi
-echo "fetching the log from $binlog (GTID set ${gtid:-none}): target $target ${targetValue:-} ${DP_RESTORE_TIME:-}"
-rm -rf "$data/.kbbackup-log"
-datasafed mysql fetch-binlogs --from="$binlog" --from-gtid="$gtid" "${to[@]}" "$data/.kbbackup-log" > "$work/plan"
-plan() { sed -n "s/^$1 //p" "$work/plan"; }
-mapfile -t files < <(plan file)
+fetch_log "$binlog" "$gtid"
 # What an attempt that died has applied is in the server's own set, and is not applied once more.
 if [ "${#files[@]}" != 0 ]; then
   echo "replaying ${#files[@]} log files, from $(plan start) in the first to $(plan stop) in the last"
