@@ -19,6 +19,9 @@ use crate::moments::{
 use crate::recipes::{account, lose, method, policy, restore, restored, take};
 use crate::{begin, mariadb, mysql as clone};
 
+/// The rows that are there behind a transaction, and its id.
+type Commit = (RangeInclusive<usize>, String);
+
 /// What differs between the two.
 struct Dialect {
     product: Product,
@@ -30,7 +33,7 @@ struct Dialect {
     own: Option<&'static str>,
     position: &'static str,
     /// The rows that are there when the transaction of an entry is the last one, and its id.
-    commit: fn(&Server, &[Entry], usize) -> (RangeInclusive<usize>, String),
+    commit: fn(&Server, &[Entry], usize) -> Commit,
 }
 
 const ON_MARIADB: Dialect = Dialect {
@@ -106,7 +109,7 @@ fn wanted(
     events: &Events<String>,
     samples: &[(Timestamp, usize)],
     entries: &[Entry],
-    (rows, gtid): (RangeInclusive<usize>, String),
+    (rows, gtid): Commit,
     window: Timestamp,
 ) -> Vec<Target> {
     let at = |what, time| Target::at(what, time, rows_of(samples, time));
