@@ -213,6 +213,8 @@ fn each_is_for_the_definitions_of_its_engine_alone() {
         ("redis-cluster-7-1.0.0", None),
         ("redis-sentinel-7-1.0.0", None),
         ("valkey-8-1.0.0", Some("kbb-redis")),
+        ("mongodb-7-1.0.0", Some("kbb-mongodb")),
+        ("mongo-shard-7-1.0.0", None),
         ("etcd-3-1.0.0", Some("kbb-etcd")),
     ] {
         assert_eq!(is_for(definition), template.into_iter().collect::<Vec<_>>(), "{definition}");

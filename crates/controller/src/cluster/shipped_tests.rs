@@ -44,6 +44,7 @@ fn every_template_is_available_beside_the_shipped_action_sets() {
 #[case("mariadb", "mariadb-10.11-1.0.0", "10.11.8", json!({"method": "full", "incrementalBackupEnabled": true}))]
 #[case("mysql", "mysql-8.4-1.0.0", "8.4.2", json!({"method": "full"}))]
 #[case("redis", "redis-7-1.0.0", "7.2.7", json!({"method": "full"}))]
+#[case("mongodb", "mongodb-7-1.0.0", "7.0.12", json!({"method": "full"}))]
 #[case("etcd", "etcd-3-1.0.0", "3.5.15", json!({"method": "volume-snapshot"}))]
 fn a_cluster_gets_policy_and_schedule(
     #[case] engine: &str,

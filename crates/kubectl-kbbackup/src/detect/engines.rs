@@ -143,7 +143,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         user_env: &["MONGO_INITDB_ROOT_USERNAME", "MONGODB_ROOT_USER"],
         default_user: "root",
         password_env: &["MONGO_INITDB_ROOT_PASSWORD", "MONGODB_ROOT_PASSWORD"],
-        methods: &[full("mongodb-dump")],
+        methods: &[full("kbb-mongodb-dump")],
     },
 ];
 

@@ -8,11 +8,8 @@ if [ ! -e "$data/.kbbackup-restore" ] || [ ! -e "$data/.kbbackup-base" ]; then
 fi
 # shellcheck disable=SC1091 # What the stage before has written: assignments.
 . "$data/.kbbackup-base"
-# shellcheck disable=SC2154 # They are among those.
 tools=$(mysqld --version | grep -o '[0-9]*\.[0-9]*\.[0-9]*' | head -n 1)
-# shellcheck disable=SC2154
 [ "${tools%.*}" = "$(cut -d. -f1,2 <<<"$version")" ] || fail "backup $base is of MySQL $version, this image has $tools; set KBB_IMAGE to an image of the same series"
-# shellcheck disable=SC2154
 [ -n "$binlog" ] || fail "backup $base was taken of a server without a binary log: there is no place in one to replay from"
 fetch_log "$binlog" "$gtid"
 # What an attempt that died has applied is in the server's own set, and is not applied once more.
