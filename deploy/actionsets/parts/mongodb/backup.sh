@@ -4,13 +4,21 @@ place="$DP_DB_HOST:${DP_DB_PORT:-27017}"
 # What it is, and up to where it has written.
 look() {
   ask > "$work/$1" <<'JS' || { tail -n 3 "$work/$1" >&2; fail "$place cannot be asked as ${DP_DB_USER:-nobody} (the lines above)"; }
-const hello = db.hello(), ts = hello.lastWrite ? hello.lastWrite.opTime.ts : {t: 0, i: 0};
-const fcv = db.adminCommand({getParameter: 1, featureCompatibilityVersion: 1}).featureCompatibilityVersion.version;
+const hello = db.hello();
 const role = hello.msg === "isdbgrid" ? "router" : hello.arbiterOnly ? "arbiter" : hello.isWritablePrimary ? "primary" : hello.secondary ? "secondary" : "none";
-const directory = role === "router" ? "" : ((db.adminCommand({getCmdLineOpts: 1}).parsed || {}).storage || {}).dbPath;
-const time = new Date(Math.floor(hello.localTime.getTime() / 1000) * 1000).toISOString().replace(".000", "");
-print("KBB " + JSON.stringify({version: db.version(), fcv, role, set: hello.setName || "", directory: directory || "/data/db", time,
-  sharded: hello.setName && db.getSiblingDB("admin").system.version.countDocuments({_id: "shardIdentity"}) ? "yes" : "no", oplog: `${ts.t}:${ts.i}`}));
+const facts = {version: db.version(), role, set: hello.setName || ""};
+if (role === "primary" || role === "secondary") {
+  const ts = hello.lastWrite && hello.lastWrite.opTime.ts;
+  facts.oplog = ts ? `${ts.getHighBitsUnsigned()}:${ts.getLowBitsUnsigned()}` : "";
+  facts.time = new Date(Math.floor(hello.localTime.getTime() / 1000) * 1000).toISOString().replace(".000", "");
+  facts.fcv = db.adminCommand({getParameter: 1, featureCompatibilityVersion: 1}).featureCompatibilityVersion.version;
+  facts.sharded = hello.setName && db.system.version.countDocuments({_id: "shardIdentity"}) ? "yes" : "no";
+  let options = {};
+  // Not every account may ask.
+  try { options = db.adminCommand({getCmdLineOpts: 1}).parsed || {}; } catch {}
+  facts.directory = (options.storage || {}).dbPath || "/data/db";
+}
+print("KBB " + JSON.stringify(facts));
 JS
   sed -n 's/^KBB //p' "$work/$1" > "$work/$1.facts"
 }
