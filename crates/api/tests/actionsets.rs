@@ -155,8 +155,15 @@ fn scripts_stop_at_the_first_failure_and_keep_passwords_out_of_arguments() {
             assert!(script.starts_with("set -Eeuo pipefail\n"), "{at} goes on after failures");
             for line in script.lines().filter(|line| line.contains("DP_DB_PASSWORD")) {
                 let line = line.trim();
-                // Exported, written to a file by the shell itself, or told to a client by its standard input.
-                let ways = ["export ", "echo \"password=", "identified by $(text "];
+                // Exported, written to a file by the shell itself, told to a client by its standard input, or read by one that
+                // runs a script of its own from its environment.
+                let ways = [
+                    "export ",
+                    "echo \"password=",
+                    "echo \"password: ",
+                    "identified by $(text ",
+                    "quoted(env.DP_DB_PASSWORD",
+                ];
                 let kept = ways.iter().any(|way| line.contains(way));
                 assert!(kept, "{at}: {line}");
             }

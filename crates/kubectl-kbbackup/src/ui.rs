@@ -9,7 +9,11 @@ use std::{
     },
 };
 
-use crate::{args::Color, equivalent::Answers, error::CliError};
+use crate::{
+    args::Color,
+    equivalent::Answers,
+    error::{CliError, Result},
+};
 
 /// Where to write, and how.
 #[derive(Debug)]
@@ -115,6 +119,15 @@ impl Ui {
         let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         // A reader that went away (`| head`) is no error.
         let _ = write!(out, "{text}{newline}").and_then(|()| out.flush());
+    }
+
+    /// The same, too long to be held as one text.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub(crate) fn long_result(&self, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+        self.clear();
+        write(&mut std::io::BufWriter::new(std::io::stdout().lock()))
     }
 
     /// One line of somebody else's log.

@@ -14,7 +14,7 @@ use crate::{
     error::{CliError, Result},
     exit::Exit,
     follow,
-    output::{Table, human, object},
+    output::{Spool, Table, human, object},
     source::{self, Source},
     ui::Ui,
 };
@@ -83,11 +83,27 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
 
 /// Programs get the objects themselves, in the same order.
 async fn objects(ui: &Ui, app: &App, args: &ListArgs, filter: &Filter) -> Result<Exit> {
-    let mut backups = Vec::new();
-    visit(ui, app, args, |page| backups.extend(page.into_iter().filter(|one| filter.keeps(one)))).await?;
-    backups.sort_by_key(order);
     let (format, managed) = (args.output.format(), args.output.show_managed_fields);
-    ui.result(&object::render(&backups, args.names.len() == 1, format, managed)?);
+    if args.names.len() == 1 {
+        let backups = named(app, &args.names).await?;
+        let kept: Vec<Backup> = backups.into_iter().filter(|one| filter.keeps(one)).collect();
+        ui.result(&object::render(&kept, true, format, managed)?);
+        return Ok(Exit::Done);
+    }
+    let mut spool = Spool::new(format)?;
+    let mut spooled = Ok(());
+    visit(ui, app, args, |page| {
+        for backup in page.iter().filter(|one| filter.keeps(one)) {
+            let added = object::shown(backup, managed)
+                .and_then(|value| spool.add(order(backup), &object::name(backup), &value));
+            if spooled.is_ok() {
+                spooled = added;
+            }
+        }
+    })
+    .await?;
+    spooled?;
+    ui.long_result(|out| spool.write(out))?;
     Ok(Exit::Done)
 }
 

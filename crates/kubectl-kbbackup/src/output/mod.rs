@@ -2,11 +2,13 @@
 
 pub(crate) mod human;
 pub(crate) mod object;
+mod spool;
 pub(crate) mod table;
 mod yaml;
 
 use clap::ValueEnum;
 
+pub(crate) use spool::Spool;
 pub(crate) use table::Table;
 
 /// Forms of output.

@@ -15,19 +15,26 @@ where
     if format == Format::Name {
         return Ok(objects.iter().map(|object| name(object) + "\n").collect());
     }
-    let mut values = Vec::with_capacity(objects.len());
-    for object in objects {
-        let mut value = with_type(object)?;
-        if !keep_managed {
-            strip_managed(&mut value);
-        }
-        values.push(value);
-    }
+    let mut values = objects.iter().map(|object| shown(object, keep_managed)).collect::<Result<Vec<_>>>()?;
     let whole = match values.as_mut_slice() {
         [only] if single => only.take(),
-        _ => json!({"apiVersion": "v1", "kind": "List", "items": values, "metadata": {"resourceVersion": ""}}),
+        _ => list(&Value::Array(values)),
     };
     text(&whole, format)
+}
+
+/// An object with its kind.
+pub(crate) fn shown<K: Resource<DynamicType = ()> + Serialize>(object: &K, keep_managed: bool) -> Result<Value> {
+    let mut value = with_type(object)?;
+    if !keep_managed {
+        strip_managed(&mut value);
+    }
+    Ok(value)
+}
+
+/// A list as kubectl makes it.
+pub(crate) fn list(items: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "List", "items": items, "metadata": {"resourceVersion": ""}})
 }
 
 /// A value in the wanted format; a table has no meaning here and becomes YAML.

@@ -39,8 +39,8 @@ fi
 login=(--host "$DP_DB_HOST" --port "${DP_DB_PORT:-27017}")
 if [ -n "${DP_DB_USER:-}" ]; then
   # Nothing secret among the arguments.
-  secret=${DP_DB_PASSWORD:-}; secret=${secret//\\/\\\\}; secret=${secret//\"/\\\"}
-  printf 'password: "%s"\n' "$secret" > "$work/tools.yaml"
+  quoted() { value=${1//\\/\\\\}; value=${value//\"/\\\"}; printf '"%s"' "$value"; }
+  echo "password: $(quoted "${DP_DB_PASSWORD:-}")" > "$work/tools.yaml"
   login+=(--username "$DP_DB_USER" --authenticationDatabase "$authSource" --config "$work/tools.yaml")
 fi
 case "$tls" in

@@ -311,7 +311,7 @@ impl Events {
         if length < header.size as u64 {
             return Err(damaged(format!("transaction {gtid} says to have {length} bytes")));
         }
-        self.open = Some(Open { gtid, time: committed, standalone: false, end: Some(at + length) });
+        self.open = Some(Open { gtid, time: committed, standalone: false, end: Some(at.saturating_add(length)) });
         Ok(())
     }
 

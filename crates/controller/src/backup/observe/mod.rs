@@ -1,31 +1,31 @@
 //! Everything the Backup controller reads.
 
+mod children;
+mod targets;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use futures::future::{try_join, try_join_all};
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kbbackup_api::names::{annotations, labels};
 use kbbackup_api::v1alpha1::{
-    ActionPhase, ActionSet, ActionStatus, Availability, Backup, BackupMethod, BackupPolicy, BackupRepo,
-    BackupRepoPhase, BackupStatus, BackupStatusTarget, BackupTarget, BackupType, EncryptionConfig,
-    PodSelectionStrategy, PodSelector,
+    ActionSet, Availability, Backup, BackupMethod, BackupPolicy, BackupRepo, BackupRepoPhase, BackupStatus,
+    BackupStatusTarget, BackupTarget, BackupType, EncryptionConfig,
 };
 use kbbackup_core::chain;
-use kube::api::ListParams;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
-use super::{apply, continuous, link, plan, volumes, workload};
+pub(super) use self::children::stored_job;
+pub use self::children::{SeenAction, children, is_ours};
+pub(super) use self::targets::{effective_targets, not_selected, pods_of, strategy};
+use self::targets::{recorded, target_pods, workload_of};
+use super::{apply, continuous, link, plan, volumes};
 use crate::cluster::record::{self, Record};
 use crate::context::Context;
-use crate::pool;
 use crate::worker::error::{A_WHILE, Doing as _, Error, LONG, Refusal, SOON};
 use crate::worker::repo::Way;
-use crate::worker::select::{self, SelectError};
-use crate::worker::{Outcome, RepoAccess, account, logs, read, refused};
+use crate::worker::select::SelectError;
+use crate::worker::{RepoAccess, account, read};
 
 /// Everything that a new backup rests on.
 #[derive(Debug)]
@@ -351,116 +351,6 @@ pub(super) async fn check_encryption(
     Err(Refusal::not_yet(SOON, format!("Secret {} of the encryption {what} in {namespace}", reference.name)).into())
 }
 
-/// Behaviour 3.3: the method's target or targets, else the policy's. Says whether they come from a list.
-pub(super) fn effective_targets(
-    policy: &BackupPolicy,
-    method: &BackupMethod,
-) -> Result<(bool, Vec<BackupTarget>), Refusal> {
-    let one = |target: &Option<BackupTarget>| target.clone().map(|target| (false, vec![target]));
-    let many = |targets: &Vec<BackupTarget>| (!targets.is_empty()).then(|| (true, targets.clone()));
-    one(&method.target)
-        .or_else(|| many(&method.targets))
-        .or_else(|| one(&policy.spec.target))
-        .or_else(|| many(&policy.spec.targets))
-        .ok_or_else(|| Refusal::fatal(format!("neither method {} nor its policy names a target", method.name)))
-}
-
-/// The pods that an earlier look, or the parent when the target says so, has chosen.
-fn recorded(backup: &Backup, target: &BackupTarget, parent: Option<&Parent>) -> Vec<String> {
-    let of = |targets: &[BackupStatusTarget]| {
-        targets
-            .iter()
-            .find(|chosen| chosen.target.name == target.name)
-            .map(|chosen| chosen.selected_target_pods.clone())
-    };
-    let own = backup.status.as_ref().and_then(|status| of(plan::targets(status))).filter(|pods| !pods.is_empty());
-    let wants_parents =
-        target.pod_selector.as_ref().is_some_and(|selector| selector.use_parent_selected_pods == Some(true));
-    own.or_else(|| {
-        let parent = parent.filter(|_| wants_parents)?;
-        of(&parent.targets)
-    })
-    .unwrap_or_default()
-}
-
-async fn target_pods(
-    ctx: &Context,
-    namespace: &str,
-    target: &BackupTarget,
-    recorded: Vec<String>,
-) -> Result<Vec<Pod>, Error> {
-    if let (PodSelectionStrategy::Any, Some(name)) = (strategy(target), recorded.first()) {
-        // By its name alone: it may have another role than when it was chosen, and need not be ready.
-        let pod = Api::<Pod>::namespaced(ctx.client.clone(), namespace).get_opt(name).await;
-        let pod = pod.doing(|| format!("reading pod {name}"))?;
-        return Ok(vec![pod.ok_or_else(|| not_selected(&SelectError::Gone(name.clone()), target))?]);
-    }
-    let (matching, fallback) = pods_of(ctx, namespace, target).await?;
-    let chosen = select::choose(strategy(target), &recorded, matching, fallback);
-    Ok(chosen.map_err(|error| not_selected(&error, target))?)
-}
-
-pub(super) fn strategy(target: &BackupTarget) -> PodSelectionStrategy {
-    target.pod_selector.as_ref().map(PodSelector::strategy).unwrap_or_default()
-}
-
-/// Why no pod of a target can be used, and how long to wait for one.
-pub(super) fn not_selected(error: &SelectError, target: &BackupTarget) -> Refusal {
-    let of = of_target(target);
-    let patience = match error {
-        SelectError::NoSelector => return Refusal::fatal(format!("{error}{of}")),
-        SelectError::NoMatch | SelectError::Gone(_) => A_WHILE,
-        SelectError::NoneReady(_) => LONG,
-    };
-    Refusal::not_yet(patience, format!("{error}{of}"))
-}
-
-fn of_target(target: &BackupTarget) -> String {
-    let name = target.name.as_deref().filter(|name| !name.is_empty());
-    name.map(|name| format!(" (target {name})")).unwrap_or_default()
-}
-
-/// The pods that a target's selector means, and those of its fallback when none of them is ready.
-pub(super) async fn pods_of(
-    ctx: &Context,
-    namespace: &str,
-    target: &BackupTarget,
-) -> Result<(Vec<Pod>, Vec<Pod>), Error> {
-    let story = || format!("listing the pods of the target{}", of_target(target));
-    let no_selector = || not_selected(&SelectError::NoSelector, target);
-    let selector = target.pod_selector.as_ref().ok_or_else(no_selector)?;
-    let own = selector.label_selector();
-    if own.match_labels.is_none() && own.match_expressions.is_none() {
-        return Err(no_selector().into());
-    }
-    let matching = read::pods(&ctx.client, namespace, own).await.doing(story)?;
-    let fallback = match &selector.fallback_label_selector {
-        Some(fallback) if !matching.iter().any(select::available) => {
-            read::pods(&ctx.client, namespace, fallback.clone()).await.doing(story)?
-        }
-        _ => Vec::new(),
-    };
-    Ok((matching, fallback))
-}
-
-/// The manifest of the workload that runs `pod`. A reading that is refused costs the copy, not the backup.
-async fn workload_of(ctx: &Context, pod: &Pod) -> Result<Option<String>, Error> {
-    let Some(name) = workload::controller_of(pod) else { return Ok(None) };
-    let namespace = pod.namespace().unwrap_or_default();
-    let story = || format!("reading the workload statefulset/{name}");
-    let sets = Api::<StatefulSet>::namespaced(ctx.client.clone(), &namespace);
-    let services = Api::<Service>::namespaced(ctx.client.clone(), &namespace);
-    let all = ListParams::default();
-    let (set, services) = try_join(sets.get_opt(name), services.list(&all)).await.doing(story)?;
-    let Some(set) = set else { return Ok(None) };
-    let pod = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    let maps = pod.map(|pod| workload::references(pod).0).unwrap_or_default();
-    let api = Api::<ConfigMap>::namespaced(ctx.client.clone(), &namespace);
-    let maps = try_join_all(maps.iter().map(|name| api.get_opt(name))).await.doing(story)?;
-    let text = workload::manifest(set, services.items, maps.into_iter().flatten().collect());
-    Ok(text.inspect_err(|error| tracing::warn!(%error, name, "the workload's manifest was not recorded")).ok())
-}
-
 /// What is needed to build the Jobs of a running backup.
 #[derive(Debug)]
 pub struct Ingredients {
@@ -526,91 +416,9 @@ pub async fn access(ctx: &Context, status: &BackupStatus) -> Result<RepoAccess, 
     Ok(RepoAccess::to(way, status))
 }
 
-/// One action and what its Job shows.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SeenAction {
-    /// How far its Job is.
-    pub outcome: Outcome,
-    /// The last words of a failed pod.
-    pub words: Option<String>,
-    /// Of snapshots: those that are ready.
-    pub snapshots: Vec<volumes::decide::Taken>,
-}
-
-impl SeenAction {
-    /// What a Job shows.
-    pub fn of_job(outcome: Outcome, words: Option<String>) -> Self {
-        Self { outcome, words, snapshots: Vec::new() }
-    }
-}
-
-/// Looks at the Jobs of all actions that are not over, by the stores; what is decisive is asked of the API server.
-///
-/// # Errors
-/// Those of the API server.
-pub async fn children(ctx: &Context, backup: &Backup, actions: &[ActionStatus]) -> Result<Vec<SeenAction>, Error> {
-    let name = backup.name_any();
-    let pods = ctx.stores.pods.group(&pool::workers_of_backup(&name));
-    let mut seen = Vec::with_capacity(actions.len());
-    for action in actions {
-        if matches!(action.phase, Some(ActionPhase::Completed | ActionPhase::Failed)) {
-            seen.push(SeenAction::of_job(Outcome::Absent, None));
-            continue;
-        }
-        if plan::is_snapshot(action) {
-            seen.push(volumes::observe::look(ctx, backup, action));
-            continue;
-        }
-        let job = action.object_ref.as_ref().and_then(|reference| stored_job(ctx, backup, reference));
-        let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
-        let mut outcome = Outcome::of(job.as_deref(), &pods);
-        if let (Outcome::Running { obstacle: obstacle @ None }, Some(job)) = (&mut outcome, &job) {
-            *obstacle = refused::obstacle(&ctx.client, job, &pods, ctx.now()).await;
-        }
-        if let (Outcome::Succeeded { pod: None } | Outcome::Failed { pod: None, .. }, Some(job)) = (&outcome, &job) {
-            // The Job's end was seen before its pod's: ask.
-            let fresh = job_pods(ctx, job).await?;
-            outcome = Outcome::of(Some(job.as_ref()), &fresh);
-        }
-        let words = match (&outcome, &action.object_ref) {
-            (Outcome::Failed { pod: Some(pod), .. }, Some(reference)) => {
-                logs::of_failed(&ctx.client, reference.namespace.as_deref().unwrap_or_default(), pod).await
-            }
-            _ => None,
-        };
-        seen.push(SeenAction::of_job(outcome, words));
-    }
-    Ok(seen)
-}
-
-/// The Job that an action refers to, if it is this backup's.
-pub(super) fn stored_job(ctx: &Context, backup: &Backup, reference: &ObjectReference) -> Option<Arc<Job>> {
-    let key = ObjectRef::new(reference.name.as_deref()?).within(reference.namespace.as_deref()?);
-    ctx.stores.jobs.get(&key).filter(|job| is_ours(job.as_ref(), backup))
-}
-
-/// Whether a Job, or whatever else a backup makes, belongs to this very backup: by owner where owners are possible, else
-/// by labels.
-pub fn is_ours<K: kube::Resource>(found: &K, backup: &Backup) -> bool {
-    if found.namespace() == backup.namespace() {
-        return found.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == backup.uid().as_deref());
-    }
-    let label = |key: &str| found.labels().get(key).cloned();
-    // The name of the Job ends in the backup's UID, so that a namesake's is not taken for ours.
-    label(labels::BACKUP_NAME) == Some(backup.name_any()) && label(labels::BACKUP_NAMESPACE) == backup.namespace()
-}
-
-async fn job_pods(ctx: &Context, job: &Job) -> Result<Vec<Pod>, Error> {
-    let namespace = job.namespace().unwrap_or_default();
-    let selector = format!("batch.kubernetes.io/controller-uid={}", job.uid().unwrap_or_default());
-    let list =
-        Api::<Pod>::namespaced(ctx.client.clone(), &namespace).list(&ListParams::default().labels(&selector)).await;
-    Ok(list.doing(|| format!("listing the pods of Job {}", job.name_any()))?.items)
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -630,26 +438,6 @@ mod tests {
         assert!(matches!(default_repo(&[&c]), Err(Refusal::NotYet { patience: SOON, .. })));
         let d = repo("d", true, "Ready");
         assert!(matches!(default_repo(&[&a, &d]), Err(Refusal::Fatal(_))));
-    }
-
-    #[test]
-    fn behaviour_3_3_the_methods_target_wins() {
-        let policy = |spec: Value| -> BackupPolicy {
-            serde_json::from_value(json!({ "metadata": {"name": "p"}, "spec": spec })).unwrap()
-        };
-        let method = |value: Value| -> BackupMethod { serde_json::from_value(value).unwrap() };
-        let names = |policy: &BackupPolicy, method: &BackupMethod| {
-            effective_targets(policy, method)
-                .map(|(many, list)| (many, list.into_iter().filter_map(|target| target.name).collect::<Vec<_>>()))
-        };
-        let both = method(json!({ "name": "m", "target": {"name": "t"}, "targets": [{"name": "u"}] }));
-        let list = method(json!({ "name": "m", "targets": [{"name": "u"}, {"name": "v"}] }));
-        let none = method(json!({ "name": "m" }));
-        let single = policy(json!({ "backupMethods": [], "target": {"name": "w"} }));
-        assert_eq!(names(&single, &both), Ok((false, vec!["t".into()])));
-        assert_eq!(names(&single, &list), Ok((true, vec!["u".into(), "v".into()])));
-        assert_eq!(names(&single, &none), Ok((false, vec!["w".into()])));
-        assert!(names(&policy(json!({ "backupMethods": [] })), &none).is_err());
     }
 
     #[test]
@@ -679,21 +467,5 @@ mod tests {
             serde_json::from_value(json!({ "metadata": {"name": "a"}, "spec": {"backup": {"preBackup": [{}]}} }))
                 .unwrap();
         assert!(matches!(supported(&method(false), &hook), Err(Refusal::Fatal(_))));
-    }
-
-    #[test]
-    fn a_job_of_a_namesake_is_not_ours() {
-        let backup: Backup = serde_json::from_value(json!({ "metadata": {"name": "b", "namespace": "n", "uid": "u1"},
-            "spec": {"backupPolicyName": "p", "backupMethod": "m"} }))
-        .unwrap();
-        let job = |namespace: &str, uid: &str| -> Job {
-            serde_json::from_value(json!({ "metadata": {"name": "j", "namespace": namespace,
-                "labels": {labels::BACKUP_NAME: "b", labels::BACKUP_NAMESPACE: "n"},
-                "ownerReferences": [{"apiVersion": "x", "kind": "Backup", "name": "b", "uid": uid}]} }))
-            .unwrap()
-        };
-        assert!(is_ours(&job("n", "u1"), &backup));
-        assert!(!is_ours(&job("n", "u2"), &backup));
-        assert!(is_ours(&job("manager", "u2"), &backup));
     }
 }
