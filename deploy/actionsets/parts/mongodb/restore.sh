@@ -21,9 +21,10 @@ into() {
   if [ "$(value oplog)" = on ]; then extra+=(--oplogReplay); fi
   # Sessions end with their server.
   mongorestore --host 127.0.0.1 --port 27917 --archive --drop --preserveUUID --stopOnError --nsExclude=config.system.sessions \
-    --numParallelCollections="${parallel:-4}" "${extra[@]}" > "$work/said" 2>&1
+    --numParallelCollections="${parallel:-4}" "${extra[@]}" > "$work/said" 2>&1 || told said "the archive could not be restored"
 }
-unpack "$DP_BACKUP_NAME" "$(value object)" "$(value sha256)" into || told said "the archive could not be restored"
+# Not in front of `||`: the shell would go on behind a failure inside of it.
+unpack "$DP_BACKUP_NAME" "$(value object)" "$(value sha256)" into
 ask > "$work/said" <<< "const fcv = db.adminCommand({getParameter: 1, featureCompatibilityVersion: 1}).featureCompatibilityVersion.version;
 if (fcv !== '$(value fcv)') db.adminCommand({setFeatureCompatibilityVersion: '$(value fcv)', confirm: true});" || told said "the server does not take the source's feature compatibility version $(value fcv)"
 if [ "$verify" = check ]; then
