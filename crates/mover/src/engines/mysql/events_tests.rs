@@ -118,6 +118,11 @@ fn transactions_of_mysql_end_where_they_say() {
     let mut long = File::mysql();
     long.transaction(6, at, false, 10, 1).event(30, TIME, &[]);
     assert!(told(&long).text.contains("does not end at"), "{}", told(&long).text);
+    // Shorter than its own beginning.
+    let mut tiny = File::mysql();
+    let body = [&[1][..], &SOURCE, &6_u64.to_le_bytes(), &[2], &[0; 16], &[0; 7], &[9]].concat();
+    tiny.event(kind::MYSQL_GTID, TIME, &body);
+    assert!(told(&tiny).text.contains("says to have 9 bytes"), "{}", told(&tiny).text);
     let mut old = File::mysql();
     old.event(kind::MYSQL_GTID, TIME, &[0; 42]);
     assert!(told(&old).text.contains("older than MySQL 8.0"));
