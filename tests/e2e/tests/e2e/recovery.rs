@@ -43,7 +43,10 @@ fn states(cluster: &Kubectl, repo: &str, namespace: &str) -> Result<Vec<(String,
     let value: Value = serde_json::from_str(&text)?;
     let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_owned();
     let items = value["backups"].as_array().cloned().unwrap_or_default();
-    Ok(items.iter().map(|item| (text(item, "name"), text(item, "state"))).collect())
+    let mut states: Vec<_> = items.iter().map(|item| (text(item, "name"), text(item, "state"))).collect();
+    // The command goes by time, and two that run at once end in either order.
+    states.sort();
+    Ok(states)
 }
 
 fn both(state: &str) -> Vec<(String, String)> {
