@@ -51,6 +51,7 @@ pub(crate) fn test_env() -> Result<Vec<(&'static str, OsString)>> {
         all.into_iter().map(|(variable, name)| Ok((variable, name.path()?.into_os_string()))).collect::<Result<_>>()?;
     env.push(("KBBACKUP_TEST_POSTGRES", postgres()?.into_os_string()));
     env.push(("KBBACKUP_TEST_MARIADB", mariadb()?.into_os_string()));
+    env.push(("KBBACKUP_TEST_REDIS", redis()?.into_os_string()));
     env.push(("KBBACKUP_TEST_SHELLCHECK", shellcheck()?.into_os_string()));
     Ok(env)
 }
@@ -83,6 +84,15 @@ fn mariadb() -> Result<PathBuf> {
     let tools = ["/usr/bin/mariadb-backup", "/usr/bin/mariadb-binlog"];
     if !server.exists() || !tools.iter().all(|tool| std::path::Path::new(tool).exists()) {
         debian::install(&["mariadb-server-core", "mariadb-client", "mariadb-backup"])?;
+    }
+    Ok(server)
+}
+
+/// A Redis server, with its tools beside it; Debian's is installed where there is none.
+fn redis() -> Result<PathBuf> {
+    let server = PathBuf::from("/usr/bin/redis-server");
+    if !server.exists() {
+        debian::install(&["redis-server", "redis-tools"])?;
     }
     Ok(server)
 }

@@ -8,6 +8,8 @@ use crate::error::{Cause, Error, Result};
 pub(crate) struct Stop {
     terminate: Signal,
     interrupt: Signal,
+    /// The one that came. Who has been asked stays asked, whatever fails on the way out.
+    came: Option<i32>,
 }
 
 impl Stop {
@@ -17,15 +19,20 @@ impl Stop {
     /// When the system refuses.
     pub(crate) fn listen() -> Result<Self> {
         let on = |kind| signal(kind).map_err(|error| Error::other(format!("signals cannot be received: {error}")));
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())?, came: None })
     }
 
     /// Waits for a signal.
     pub(crate) async fn asked(&mut self) -> Error {
-        let number = tokio::select! {
-            _ = self.terminate.recv() => 15,
-            _ = self.interrupt.recv() => 2,
+        let number = if let Some(number) = self.came {
+            number
+        } else {
+            tokio::select! {
+                _ = self.terminate.recv() => 15,
+                _ = self.interrupt.recv() => 2,
+            }
         };
+        self.came = Some(number);
         Error::new(Cause::Killed(number), format!("stopped by signal {number}"))
     }
 }

@@ -125,6 +125,7 @@ async fn visit(ui: &Ui, app: &App, args: &ListArgs, mut visit: impl FnMut(Vec<Ba
     if !selectors.is_empty() {
         params = params.labels(&selectors.join(","));
     }
+    ui.progress_if_live("reading backups");
     let mut read = 0;
     let told = |page: Vec<Backup>| {
         read += page.len();

@@ -117,7 +117,7 @@ pub(crate) const ENGINES: &[Engine] = &[
         user_env: &[],
         default_user: "default",
         password_env: &["REDIS_PASSWORD", "VALKEY_PASSWORD", "REDISCLI_AUTH"],
-        methods: &[full("kbb-redis-rdb")],
+        methods: &[full("kbb-redis-rdb"), log("kbb-redis-continuous")],
     },
     Engine {
         name: "etcd",

@@ -12,6 +12,7 @@ mod postgres;
 mod pull;
 pub(crate) mod push;
 mod record;
+mod redis;
 pub(crate) mod remove;
 mod report;
 mod seal;
@@ -114,6 +115,13 @@ const COMMANDS: &[Command] = &[
         "stream a server's log into the repository, or give it back for recovery",
         postgres::FLAGS,
         postgres::run
+    ),
+    command!(
+        "redis",
+        "archive | describe TARGET | fetch-aof TARGET FOLDER",
+        "follow a server's append-only file into the repository, or fetch what a restore reads",
+        redis::FLAGS,
+        redis::run
     ),
     command!("serve", "", "serve a directory as an S3 endpoint", serve::FLAGS, serve::run),
 ];

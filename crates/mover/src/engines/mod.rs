@@ -3,3 +3,4 @@
 pub(crate) mod log;
 pub(crate) mod mysql;
 pub(crate) mod postgres;
+pub(crate) mod redis;

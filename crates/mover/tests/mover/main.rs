@@ -31,6 +31,8 @@ mod peers;
 mod postgres;
 mod record;
 mod recovery;
+mod redis;
+mod redis_actionsets;
 mod s3;
 mod serve;
 mod sftp;

@@ -36,6 +36,7 @@ mod populator;
 mod recipes;
 mod recovery;
 mod redis;
+mod redis_pitr;
 mod replicas;
 mod repos;
 mod schedule;

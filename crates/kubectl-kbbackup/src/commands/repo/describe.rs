@@ -2,7 +2,7 @@
 
 use clap::Args;
 use jiff::Timestamp;
-use kbbackup_api::v1alpha1::BackupRepo;
+use kbbackup_api::{names::labels, v1alpha1::BackupRepo};
 use kube::ResourceExt;
 
 use crate::{
@@ -40,8 +40,10 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &DescribeArgs) -> Result<Exit>
         return Ok(Exit::Done);
     }
     for (index, repo) in repos.iter().enumerate() {
-        let backups = super::backups_in(app, &repo.name_any()).await.unwrap_or_default();
-        let usage = super::list::usage(&backups).remove(&repo.name_any()).unwrap_or_default();
+        let name = repo.name_any();
+        let selector = format!("{}={name}", labels::BACKUP_REPO_NAME);
+        let usage = super::list::usage(ui, app, &selector).await.unwrap_or_default();
+        let usage = usage.get(&name).copied().unwrap_or_default();
         if index > 0 {
             ui.result("\n");
         }

@@ -11,7 +11,7 @@ use kbbackup_api::{
 use kube::{ResourceExt, api::ListParams};
 
 use crate::{
-    app::{App, get, list_all},
+    app::{App, each_page, get},
     args::OutputArgs,
     error::Result,
     exit::Exit,
@@ -54,16 +54,24 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     // Without the right to list backups everywhere the two columns stay empty.
-    let backups =
-        list_all(&app.everywhere::<Backup>(), ListParams::default().labels(labels::BACKUP_REPO_NAME), "backups").await;
-    let usage = backups.map(|backups| usage(&backups)).unwrap_or_default();
+    let usage = usage(ui, app, labels::BACKUP_REPO_NAME).await.unwrap_or_default();
     ui.result(&table(&repos, &usage, format.is_wide(), Timestamp::now()).to_string());
     Ok(Exit::Done)
 }
 
 /// Number and bytes of backups by repository.
-pub(super) fn usage(backups: &[Backup]) -> BTreeMap<String, (usize, u64)> {
-    let mut usage: BTreeMap<String, (usize, u64)> = BTreeMap::new();
+pub(super) type Usage = BTreeMap<String, (usize, u64)>;
+
+/// Of the backups that a label selects. Of thousands only their sizes are kept.
+pub(super) async fn usage(ui: &Ui, app: &App, selector: &str) -> Result<Usage> {
+    let mut all = Usage::new();
+    ui.progress_if_live("reading backups");
+    let params = ListParams::default().labels(selector);
+    each_page(&app.everywhere::<Backup>(), params, "backups", |page| add(&mut all, &page)).await?;
+    Ok(all)
+}
+
+fn add(usage: &mut Usage, backups: &[Backup]) {
     for backup in backups {
         let Some(repo) = backup.labels().get(labels::BACKUP_REPO_NAME) else { continue };
         let entry = usage.entry(repo.clone()).or_default();
@@ -72,10 +80,9 @@ pub(super) fn usage(backups: &[Backup]) -> BTreeMap<String, (usize, u64)> {
         entry.1 +=
             status.and_then(|status| kbbackup_core::layout::parse_size(status.total_size.as_deref()?)).unwrap_or(0);
     }
-    usage
 }
 
-fn table(repos: &[BackupRepo], usage: &BTreeMap<String, (usize, u64)>, wide: bool, now: Timestamp) -> Table {
+fn table(repos: &[BackupRepo], usage: &Usage, wide: bool, now: Timestamp) -> Table {
     let mut header = vec!["NAME", "STATUS", "PROVIDER", "ACCESS", "DEFAULT", "BACKUPS", "SIZE", "AGE"];
     if wide {
         header.extend(["ENDPOINT", "BUCKET", "PATH-PREFIX", "REASON"]);
@@ -124,8 +131,9 @@ mod tests {
 
     #[test]
     fn an_unreadable_size_does_not_break_the_sum() {
-        let usage =
-            usage(&[backup("a", "Completed", "1024"), backup("a", "Completed", "lots"), backup("a", "Failed", "5")]);
+        let mut usage = Usage::new();
+        add(&mut usage, &[backup("a", "Completed", "1024"), backup("a", "Completed", "lots")]);
+        add(&mut usage, &[backup("a", "Failed", "5")]);
         assert_eq!(usage["a"], (3, 1024));
     }
 }

@@ -59,8 +59,19 @@ pub(crate) async fn fetch(repo: &Repo, key: &str, to: &Path) -> Result<Option<Na
 ///
 /// # Errors
 /// The same.
-pub(crate) async fn fetch_plain(repo: &Repo, key: &str, to: &Path) -> Result<Option<NamedTempFile>> {
+async fn fetch_plain(repo: &Repo, key: &str, to: &Path) -> Result<Option<NamedTempFile>> {
     fetch_as(repo, key, to, None).await
+}
+
+/// A small object that is not compressed; `None` when there is no such object.
+///
+/// # Errors
+/// The same; and when it is no text.
+pub(crate) async fn text(repo: &Repo, path: &str) -> Result<Option<String>> {
+    let key = repo.base.resolve(path)?.key;
+    let folder = tempfile::tempdir().map_err(|error| Error::file("create", &std::env::temp_dir(), &error))?;
+    let Some(file) = fetch_plain(repo, &key, &folder.path().join("text")).await? else { return Ok(None) };
+    std::fs::read_to_string(file.path()).map(Some).map_err(|error| Error::file("read", file.path(), &error))
 }
 
 async fn fetch_as(

@@ -12,6 +12,7 @@ pub(crate) mod memory;
 pub(crate) mod owner;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
+pub(crate) mod redis;
 pub(crate) mod signed;
 
 use std::collections::BTreeMap;

@@ -199,9 +199,6 @@ impl Archiver {
 /// # Errors
 /// When the store fails.
 pub(super) async fn stored_clock(repo: &Repo) -> Result<Option<Clock>> {
-    let key = repo.base.resolve(shelf::CLOCK)?.key;
-    let folder = tempfile::tempdir().map_err(|error| Error::file("create", &std::env::temp_dir(), &error))?;
-    let Some(file) = objects::fetch_plain(repo, &key, &folder.path().join("clock")).await? else { return Ok(None) };
-    let text = std::fs::read_to_string(file.path()).map_err(|error| Error::file("read", file.path(), &error))?;
-    Ok(Clock::read(&text))
+    let text = objects::text(repo, shelf::CLOCK).await?;
+    Ok(text.as_deref().and_then(Clock::read))
 }
