@@ -92,15 +92,15 @@ impl Ledger {
     /// Waits until at least `count` rows were acknowledged.
     ///
     /// # Errors
-    /// When the writer stopped early or takes longer than a minute.
+    /// When the writer stopped early or takes longer than three minutes.
     pub fn wait_for(&self, count: usize) -> Result<()> {
-        for _ in 0..600 {
+        for _ in 0..1800 {
             if self.len() >= count {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        bail!("the ledger has {} rows after a minute, {count} were expected", self.len())
+        bail!("the ledger has {} rows after three minutes, {count} were expected", self.len())
     }
 
     /// Number of acknowledged rows so far.

@@ -148,7 +148,7 @@ impl Server {
     /// Creates its objects, and waits until the server answers.
     ///
     /// # Errors
-    /// When it is not ready within two minutes.
+    /// When it is not ready within five minutes.
     pub fn create(kubectl: &Kubectl, product: Product, name: &str, storage: &str) -> Result<Self> {
         Self::start(kubectl, product, name, &objects(product, name, storage))
     }
@@ -156,10 +156,10 @@ impl Server {
     /// The same with objects that were changed.
     ///
     /// # Errors
-    /// When it is not ready within two minutes.
+    /// When it is not ready within five minutes.
     pub fn start(kubectl: &Kubectl, product: Product, name: &str, objects: &Value) -> Result<Self> {
         kubectl.apply(&objects.to_string())?;
-        kubectl.wait_for("statefulset", name, Duration::from_secs(120), |set| set["status"]["readyReplicas"] == 1)?;
+        kubectl.wait_for("statefulset", name, Duration::from_secs(300), |set| set["status"]["readyReplicas"] == 1)?;
         Ok(Self { kubectl: kubectl.clone(), name: name.to_owned(), product })
     }
 

@@ -50,10 +50,10 @@ impl Postgres {
     /// Waits until the server answers.
     ///
     /// # Errors
-    /// After two minutes.
+    /// After five minutes.
     pub fn wait_ready(&self) -> Result<()> {
         self.kubectl
-            .wait_for("statefulset", &self.name, Duration::from_secs(120), |set| set["status"]["readyReplicas"] == 1)
+            .wait_for("statefulset", &self.name, Duration::from_secs(300), |set| set["status"]["readyReplicas"] == 1)
             .map(drop)
     }
 

@@ -37,7 +37,7 @@ impl Bucket {
             user: format!("{}:{}", keys.0, keys.1),
             name: bucket.to_owned(),
         };
-        for _ in 0..75 {
+        for _ in 0..450 {
             if std::net::TcpStream::connect(("127.0.0.1", local)).is_ok() {
                 return Ok(this);
             }

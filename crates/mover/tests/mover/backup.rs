@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::common::{Endpoint, Run};
+use crate::common::{Endpoint, Run, listens};
 use rstest::rstest;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -77,8 +77,7 @@ impl Scene {
     fn report(&self, pod: &str) -> (i32, Value) {
         let log = self.file(&format!("{pod}.report"));
         let mut child = self.in_pod(pod, &["report", "--termination-log", log.to_str().unwrap()]).spawn_and_feed(0);
-        // Listens as soon as it has set its handlers; an earlier signal would end it without a word.
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        listens(child.child.id());
         child.signal("TERM");
         let status = child.wait();
         (status.code().unwrap_or(-1), serde_json::from_slice(&fs::read(log).unwrap()).unwrap())

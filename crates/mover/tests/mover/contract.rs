@@ -279,7 +279,7 @@ fn files_have_the_contracts_modes_and_times() {
 
     // An object's time is when its push began, however long it took.
     let before = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
-    shell("(sleep 2.2; printf x) | datasafed push - slow");
+    shell("(sleep 3.5; printf x) | datasafed push - slow");
     let time = fs::metadata(place.path("b").join("slow")).unwrap().mtime();
     let end = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
     assert!(time >= before && end - time >= 2, "began {before}, noted {time}, ended {end}");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
-use crate::common::{Endpoint, Run};
+use crate::common::{Endpoint, Run, listens};
 use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -113,9 +113,8 @@ fn range(minute: u32) -> Value {
     json!({"totalSize": minute.to_string(), "timeRange": {"start": until(0), "end": until(minute)}, "extras": [{"a": "b"}]})
 }
 
-/// A side-car listens as soon as it has set its handlers; an earlier signal would end it without a word.
 fn terminate(mut child: Child) -> i32 {
-    std::thread::sleep(Duration::from_millis(300));
+    listens(child.id());
     let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
     child.wait().unwrap().code().unwrap_or(-1)

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::common::Run;
+use crate::common::{Run, listens};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -171,7 +171,7 @@ fn an_interrupted_verification_goes_on_where_it_was() {
     for signal in ["TERM", "KILL"] {
         let scene = Scene::new();
         fs::create_dir_all(scene.object("d")).unwrap();
-        let names: Vec<String> = (0..6000).map(|number| format!("d/{number:05}")).collect();
+        let names: Vec<String> = (0..20_000).map(|number| format!("d/{number:05}")).collect();
         for name in &names {
             fs::write(scene.object(name), "x").unwrap();
         }
@@ -270,7 +270,7 @@ fn memory_does_not_depend_on_the_number_of_objects() {
         .env("KBBACKUP_JOURNAL", &journal)
         .env("DP_BACKUP_INFO_FILE", scene.work.path().join("info"))
         .spawn();
-    std::thread::sleep(Duration::from_millis(300));
+    listens(report.id());
     assert!(std::process::Command::new("kill").arg(report.id().to_string()).status().unwrap().success());
     assert!(report.wait_with_output().unwrap().status.success());
     let read = || -> Value { serde_json::from_slice(&fs::read(log).unwrap()).unwrap() };

@@ -76,6 +76,7 @@ fn rows_of(samples: &[(Timestamp, usize)], at: Timestamp) -> RangeInclusive<usiz
 
 fn live(space: &TempNamespace, dialect: &Dialect, server: &Server, ledger: &Arc<Ledger>) -> Events<String> {
     let full = take(space, "full", "full");
+    let based = ledger.len();
     if dialect.recipes.1.is_some() {
         ledger.wait_for(ledger.len() + 50).unwrap();
         take(space, "increment", "incremental");
@@ -99,7 +100,7 @@ fn live(space: &TempNamespace, dialect: &Dialect, server: &Server, ledger: &Arc<
         let altered = around(ledger, || server.sql(&alter).unwrap());
         ledger.wait_for(ledger.len() + 50).unwrap();
         std::thread::sleep(Duration::from_secs(2));
-        Events { first, last: now(), idle, border, within, altered }
+        Events { based, first, last: now(), idle, border, within, altered }
     })
 }
 
@@ -158,8 +159,7 @@ fn comes_back_at_any_moment(test: &str, dialect: &Dialect, depth: Depth) {
     let entries = Arc::try_unwrap(ledger).ok().expect("nobody else has it").stop().unwrap();
     drop(load);
     let gtid = server.sql(dialect.position).unwrap();
-    // The last half lies behind both backups.
-    let some = random.between(entries.len() as i64 / 2, entries.len() as i64 - 10);
+    let some = random.between(events.based as i64 + 1, entries.len() as i64 - 10);
     let commit = (dialect.commit)(&server, &entries, usize::try_from(some).unwrap());
     let stored = |object: &Value| object["status"]["extras"][0]["end_gtid"] == gtid.as_str();
     let object = space.kubectl.wait_for("backup", &log, LIMIT, stored).unwrap();
@@ -194,7 +194,7 @@ fn comes_back_at_any_moment(test: &str, dialect: &Dialect, depth: Depth) {
         object["spec"]["restoreTime"] = json!(time.to_string());
         object
     });
-    space.kubectl.run(&["delete", "backupschedule", "db", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "backupschedule", "db", "--timeout=180s"]).unwrap();
     space.kubectl.run(&["delete", "backup", "--all", "--timeout=180s"]).unwrap();
 }
 

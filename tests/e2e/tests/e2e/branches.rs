@@ -63,6 +63,6 @@ fn both_branches_are_restorable_after_going_back_in_place_pitr() {
     assert_eq!(restore("pg-new", new, &[]), "a e");
     assert_eq!(restore("pg-old", old, &["--param", "timeline=1"]), "a b c");
 
-    space.kubectl.run(&["delete", "backupschedule", "pg", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "backupschedule", "pg", "--timeout=180s"]).unwrap();
     space.kubectl.run(&["delete", "backup", "--all", "--timeout=180s"]).unwrap();
 }

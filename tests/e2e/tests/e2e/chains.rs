@@ -101,7 +101,7 @@ fn a_chain_of_three_restores_exactly_outlives_retention_and_goes_as_a_whole() {
     // A deletion waits for the restore that reads the chain, and does not fail it.
     let prepare = json!({"volumeClaims": [files::claim("last")]});
     let mut restore = files::restore(&space, "last", "i3", &prepare, None);
-    restore["spec"]["env"] = json!([{"name": "PAUSE", "value": "10"}]);
+    restore["spec"]["env"] = json!([{"name": "PAUSE", "value": "30"}]);
     space.kubectl.apply(&restore.to_string()).unwrap();
     let begun = |object: &serde_json::Value| object["status"]["actions"]["prepareData"][0]["status"] == "Processing";
     space.kubectl.wait_for("restore", "last", LIMIT, begun).unwrap();
@@ -146,7 +146,7 @@ fn differential_backups_rest_on_the_full_one_alone_and_restore_exactly() {
     assert_eq!(["d1", "d2"].map(parent), [json!("full"), json!("full")]);
 
     // What lies between the two is needed by nobody.
-    space.kubectl.run(&["delete", "backup", "d1", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "backup", "d1", "--timeout=180s"]).unwrap();
     let prepare = json!({"volumeClaims": [files::claim("new")]});
     space.kubectl.apply(&files::restore(&space, "again", "d2", &prepare, None).to_string()).unwrap();
     let over = |object: &serde_json::Value| matches!(phase(object), "Completed" | "Failed");
@@ -156,7 +156,7 @@ fn differential_backups_rest_on_the_full_one_alone_and_restore_exactly() {
     files::show(&space, "show", &["new".to_owned()]).unwrap();
     assert_eq!(files::digests(&space.kubectl, "show", "/claims/new").unwrap(), wanted);
 
-    space.kubectl.run(&["delete", "backup", "d2", "full", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "backup", "d2", "full", "--timeout=180s"]).unwrap();
     drop(space);
     for recipe in &recipes {
         drop(cluster.try_run(&["delete", "actionset", recipe, "--wait=false"]));

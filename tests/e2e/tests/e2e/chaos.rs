@@ -62,6 +62,6 @@ fn the_main_job_survives_an_operator_that_is_killed_again_and_again() {
     println!("{figures:?}");
     cluster
         .in_namespace("kbbackup-system")
-        .run(&["rollout", "status", "deployment/kbbackup-controller", "--timeout=120s"])
+        .run(&["rollout", "status", "deployment/kbbackup-controller", "--timeout=180s"])
         .unwrap();
 }

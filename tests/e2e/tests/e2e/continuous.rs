@@ -23,9 +23,11 @@ datasafed list -f / | grep ^prepared- > /dev/null
 trap 'exit 0' TERM
 last=$(datasafed list -f / | sed -n 's/^n-0*//p' | sort -n | tail -1)
 n=$((${last:-0} + 1))
-first=$(datasafed pull /n-00000001 - 2>/dev/null || date -u +%Y-%m-%dT%H:%M:%SZ)
+first=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+[ "$n" = 1 ] || first=$(datasafed pull /n-00000001 -)
 while true; do
   now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+  if [ "$n" = 1 ]; then now=$first; fi
   echo "$now" | datasafed push - "/n-$(printf %08d $n)"
   echo "{\"totalSize\":\"$n\",\"timeRange\":{\"start\":\"$first\",\"end\":\"$now\"}}" > $DP_BACKUP_INFO_FILE
   n=$((n + 1))
@@ -122,7 +124,7 @@ fn an_archiver_that_is_killed_again_and_again_loses_nothing() {
     let done = wait(&|backup| phase(backup) == "Completed");
     assert!(done["status"]["expiration"].is_string(), "{}", done["status"]);
     assert!(done["metadata"]["annotations"]["kbbackup.io/seal"].is_null(), "it may go on, so it is not sealed");
-    kubectl.wait_gone("statefulset", name, Duration::from_secs(30)).unwrap();
+    kubectl.wait_gone("statefulset", name, LIMIT).unwrap();
 
     let bucket =
         Bucket::open(&cluster, S3_NAMESPACE, "svc/versitygw", s3_port("versitygw"), S3_KEYS, S3_BUCKET).unwrap();
@@ -148,11 +150,11 @@ fn an_archiver_that_is_killed_again_and_again_loses_nothing() {
     wait(&|backup| phase(backup) == "Running" && acknowledged(backup).2 > before);
     assert_eq!(prepared(), 2, "and again when it is switched on again");
 
-    kubectl.run(&["delete", "backupschedule", "tiny", "--timeout=30s"]).unwrap();
-    kubectl.run(&["delete", "backup", name, "--timeout=120s"]).unwrap();
+    kubectl.run(&["delete", "backupschedule", "tiny", "--timeout=180s"]).unwrap();
+    kubectl.run(&["delete", "backup", name, "--timeout=180s"]).unwrap();
     assert_eq!(below(), Vec::<String>::new());
     for kind in ["configmap", "role", "rolebinding"] {
-        kubectl.wait_gone(kind, &format!("{name}-report"), Duration::from_secs(60)).unwrap();
+        kubectl.wait_gone(kind, &format!("{name}-report"), LIMIT).unwrap();
     }
     let set = space.name.clone();
     drop(space);

@@ -53,7 +53,7 @@ impl Desk {
         for (kind, name) in objects.iter().rev().chain(without) {
             let kubectl = self.kubectl(kind);
             // What a Restore was about to make may have been made or not.
-            kubectl.run(&["delete", kind, name, "--ignore-not-found", "--timeout=120s"]).unwrap();
+            kubectl.run(&["delete", kind, name, "--ignore-not-found", "--timeout=180s"]).unwrap();
         }
         self.plugin(words);
         for (object, applied) in objects.iter().zip(applied) {

@@ -17,9 +17,10 @@ const IMAGE: &str = "kbbackup.test/etcd:3.5";
 const PASSWORD: &str = r#"cor"rect\horse:7'x"#;
 const MEMBERS: &str = "db-0=http://db-0.db:2380,db-1=http://db-1.db:2380,db-2=http://db-2.db:2380";
 /// Puts each number that it reads, and says at which revision; a position is that of the last one.
-const WRITER: &str = r#"export ETCDCTL_USER="root:$0"; while read -r id; do
+const WRITER: &str = r#"export ETCDCTL_USER="root:$0" ETCDCTL_DIAL_TIMEOUT=60s ETCDCTL_COMMAND_TIMEOUT=60s; while read -r id; do
     if [ "$id" != position ]; then
-        revision=$(etcdctl put "ledger/$id" "$((id * 7919))" -w json | grep -o '"revision":[0-9]*' | cut -d: -f2)
+        until revision=$(etcdctl put "ledger/$id" "$((id * 7919))" -w json | grep -o '"revision":[0-9]*' | cut -d: -f2)
+            [ -n "$revision" ]; do sleep 1; done
     fi
     printf '0/%X\n' "$revision"
 done"#;
@@ -76,8 +77,8 @@ fn members(place: &TempNamespace, from: &TempNamespace, parameters: &[Value]) ->
 fn etcd_comes_back_at_the_revision_of_its_snapshot_as_one_member_and_as_three() {
     let (cluster, space) = begin("etcd").unwrap();
     start(&space, &objects("db-0=http://db-0.db:2380", 1), 1);
-    let login =
-        "etcdctl user add root --interactive=false <<<\"$0\"; etcdctl user grant-role root root; etcdctl auth enable";
+    let login = "export ETCDCTL_DIAL_TIMEOUT=60s ETCDCTL_COMMAND_TIMEOUT=60s; \
+        etcdctl user add root --interactive=false <<<\"$0\"; etcdctl user grant-role root root; etcdctl auth enable";
     space.kubectl.run(&["exec", "db-0", "--", "bash", "-ec", login, PASSWORD]).unwrap();
     space.kubectl.apply(&full_policy("kbb-etcd", "client").to_string()).unwrap();
 

@@ -175,7 +175,8 @@ impl Reader {
         postgres.sql(&format!("create table orders as select generate_series(1, {ROWS})"))?;
         std::thread::sleep(Duration::from_secs(2));
         self.moment = crate::moments::now();
-        std::thread::sleep(Duration::from_secs(2));
+        // So long ago is counted from when the plugin has looked around, some seconds later on a busy machine.
+        std::thread::sleep(Duration::from_secs(10));
         postgres.sql("drop table orders")?;
         let mistake = Timestamp::now();
         postgres.sql("create table later()")?;
@@ -234,8 +235,8 @@ impl Reader {
     /// The database and its data; who runs it still knows the password.
     fn lose(&self) -> Result<()> {
         let kubectl = &self.space.kubectl;
-        kubectl.run(&["delete", "statefulset/pg", "service/pg", "--timeout=60s"])?;
-        kubectl.run(&["delete", "pvc", "data-pg-0", "--timeout=60s"]).map(drop)
+        kubectl.run(&["delete", "statefulset/pg", "service/pg", "--timeout=180s"])?;
+        kubectl.run(&["delete", "pvc", "data-pg-0", "--timeout=180s"]).map(drop)
     }
 
     /// Nothing of this run stays in the bucket, and none of its repositories.
@@ -248,7 +249,7 @@ impl Reader {
                 drop(cluster.try_run(&["delete", "pv", name, "--wait=false"]));
             }
         }
-        drop(space.kubectl.try_run(&["delete", "backupschedule", "--all", "--timeout=60s"]));
+        drop(space.kubectl.try_run(&["delete", "backupschedule", "--all", "--timeout=180s"]));
         drop(drill);
         drop(space);
         for (_, repo) in names.iter().filter(|(name, _)| matches!(*name, "main" | "old")) {

@@ -183,11 +183,11 @@ fn a_repository_that_disappears_half_way_never_leaves_a_completed_backup() {
     let repo = format!("repo-{}", space.name);
     let store = cluster.in_namespace(S3_NAMESPACE);
     store.run(&["scale", "deployment/vanishing", "--replicas=1"]).unwrap();
-    store.run(&["rollout", "status", "deployment/vanishing", "--timeout=120s"]).unwrap();
+    store.run(&["rollout", "status", "deployment/vanishing", "--timeout=180s"]).unwrap();
     s3_repo(&cluster, &repo, "vanishing", &space.name, S3_KEYS).unwrap();
     cluster.wait_for("backuprepo", &repo, LIMIT, |object| phase(object) == "Ready").unwrap();
     let script = format!(
-        "{PUSH}\necho one | datasafed push - /one\necho started > /tmp/started; sleep 10\n\
+        "{PUSH}\necho one | datasafed push - /one\necho started > /tmp/started; sleep 30\n\
          head -c 20000000 /dev/urandom | datasafed push - /two\necho '{{}}' > $DP_BACKUP_INFO_FILE"
     );
     scripted(&space, &script, Some(&repo));
@@ -202,7 +202,7 @@ fn a_repository_that_disappears_half_way_never_leaves_a_completed_backup() {
     let reason = must_fail(&space, "gone", Duration::from_secs(420)).unwrap();
     assert!(!reason.trim().is_empty());
     store.run(&["scale", "deployment/vanishing", "--replicas=1"]).unwrap();
-    store.run(&["rollout", "status", "deployment/vanishing", "--timeout=120s"]).unwrap();
+    store.run(&["rollout", "status", "deployment/vanishing", "--timeout=180s"]).unwrap();
     end(&cluster, space);
     drop_s3_repo(&cluster, &repo);
 }

@@ -52,8 +52,8 @@ fn behaviour_4_4_hooks_run_before_and_after_a_volume_snapshot_and_a_refusal_take
     assert_eq!(snapshots(&space.kubectl), ["frozen-0-data"]);
     assert_eq!(files::run(&space.kubectl, "files-0", "cd /data; echo *").unwrap().trim(), "refuse");
 
-    space.kubectl.run(&["delete", "restore", "copy", "--timeout=60s"]).unwrap();
-    space.kubectl.run(&["delete", "backup", "frozen", "refused", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "restore", "copy", "--timeout=180s"]).unwrap();
+    space.kubectl.run(&["delete", "backup", "frozen", "refused", "--timeout=180s"]).unwrap();
     let recipe = space.name.clone();
     drop(space);
     drop(cluster.try_run(&["delete", "actionset", &recipe, "--wait=false"]));

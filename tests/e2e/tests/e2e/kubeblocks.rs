@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::begin;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 const KINDS: [(&str, &str, &str); 3] = [
     ("Cluster", "clusters", "Namespaced"),
     ("Component", "components", "Namespaced"),
@@ -35,7 +35,7 @@ impl Served {
         cluster.apply(&list(&definitions).to_string()).unwrap();
         for (_, plural, _) in KINDS {
             let name = format!("crd/{plural}.apps.kubeblocks.io");
-            cluster.run(&["wait", "--for=condition=Established", "--timeout=30s", &name]).unwrap();
+            cluster.run(&["wait", "--for=condition=Established", "--timeout=180s", &name]).unwrap();
         }
         Self(cluster.clone())
     }
@@ -44,7 +44,7 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         for (_, plural, _) in KINDS {
-            drop(self.0.try_run(&["delete", "crd", &format!("{plural}.apps.kubeblocks.io"), "--timeout=60s"]));
+            drop(self.0.try_run(&["delete", "crd", &format!("{plural}.apps.kubeblocks.io"), "--timeout=180s"]));
         }
     }
 }

@@ -106,7 +106,7 @@ fn mariadb_refuses_what_would_not_be_a_backup_or_would_cost_data() {
     // An increment to a server that went another way since: the same files, restored.
     space.kubectl.run(&["scale", "statefulset/db", "--replicas=0"]).unwrap();
     space.kubectl.wait_gone("pod", "db-0", LIMIT).unwrap();
-    space.kubectl.run(&["delete", "pvc", "data-db-0", "--timeout=120s"]).unwrap();
+    space.kubectl.run(&["delete", "pvc", "data-db-0", "--timeout=180s"]).unwrap();
     space.kubectl.apply(&restore("back", "full", &space.name, "data-db-0", DATA).to_string()).unwrap();
     restored(&space, "back");
     space.kubectl.run(&["scale", "statefulset/db", "--replicas=1"]).unwrap();

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 /// What happened beside the ledger. Positions are of the engine's kind.
 pub(crate) struct Events<P> {
+    /// How many rows there were when the full backup had ended.
+    pub(crate) based: usize,
     /// Behind the bases, and behind all of it.
     pub(crate) first: Timestamp,
     pub(crate) last: Timestamp,

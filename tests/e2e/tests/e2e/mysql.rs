@@ -110,7 +110,7 @@ fn mysql_by_xtrabackup_comes_as_far_as_another_tool_behind_its_command_line() {
     let why = must_fail(&space, "none", LIMIT).unwrap();
     assert!(why.contains("no xtrabackup in this image"), "{why}");
     // Its pod is kept for who asks why, and keeps the volume.
-    space.kubectl.run(&["delete", "backup", "none", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "backup", "none", "--timeout=180s"]).unwrap();
 
     let load = server.load().unwrap();
     let ledger = server.ledger().unwrap();
@@ -122,7 +122,7 @@ fn mysql_by_xtrabackup_comes_as_far_as_another_tool_behind_its_command_line() {
 
     space.kubectl.run(&["scale", "statefulset/db", "--replicas=0"]).unwrap();
     space.kubectl.wait_gone("pod", "db-0", LIMIT).unwrap();
-    space.kubectl.run(&["delete", "pvc", "data-db-0", "--timeout=120s"]).unwrap();
+    space.kubectl.run(&["delete", "pvc", "data-db-0", "--timeout=180s"]).unwrap();
     let mut back = restore("r", "i2", &space.name, "data-db-0", DATA);
     let claims = back["spec"]["prepareDataConfig"]["volumeClaims"].as_array_mut().unwrap();
     let mut tools = claims[0].clone();

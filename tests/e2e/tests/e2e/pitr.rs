@@ -79,6 +79,7 @@ const SEGMENT: u64 = 16 << 20;
 fn live(space: &TempNamespace, source: &Source, ledger: &Arc<Ledger>) -> (Events<Lsn>, RangeInclusive<usize>) {
     let postgres = &source.postgres;
     let first = take(space, "full", "full");
+    let based = ledger.len();
     if source.incremental {
         ledger.wait_for(ledger.len() + 50).unwrap();
         take(space, "i1", "incremental");
@@ -104,7 +105,7 @@ fn live(space: &TempNamespace, source: &Source, ledger: &Arc<Ledger>) -> (Events
             around(ledger, || postgres.sql(&format!("select pg_create_restore_point('{POINT}')")).unwrap());
         ledger.wait_for(ledger.len() + 50).unwrap();
         std::thread::sleep(Duration::from_secs(2));
-        (Events { first, last: now(), idle, border, within, altered }, point)
+        (Events { based, first, last: now(), idle, border, within, altered }, point)
     })
 }
 
@@ -118,8 +119,8 @@ fn wanted(
 ) -> Vec<Target> {
     let at = |what, time| Target::at(what, time, rows_at(samples, time));
     let by = |what, target: &str, value: &str, rows| Target::at(what, events.first, rows).by(target, value);
-    // The last part lies behind the full backup, which is the base of whatever is no time.
-    let entry = entries[random.between(entries.len() as i64 * 3 / 4, entries.len() as i64 - 10) as usize];
+    // Behind the full backup, which is the base of whatever is no time.
+    let entry = entries[random.between(events.based as i64 + 1, entries.len() as i64 - 10) as usize];
     let (before, after) = (entry.before.to_string(), entry.after.to_string());
     let count = usize::try_from(entry.id).unwrap();
     let (border, rows) = &events.border;
@@ -204,8 +205,8 @@ fn comes_back_at_any_moment(major: u32, depth: Depth) {
     let window = end(&log).unwrap();
 
     // Everything is lost.
-    space.kubectl.run(&["delete", "statefulset", "pg", "--timeout=120s"]).unwrap();
-    space.kubectl.run(&["delete", "pvc,service,secret", "--all", "--timeout=120s"]).unwrap();
+    space.kubectl.run(&["delete", "statefulset", "pg", "--timeout=180s"]).unwrap();
+    space.kubectl.run(&["delete", "pvc,service,secret", "--all", "--timeout=180s"]).unwrap();
     let elsewhere = TempNamespace::new(&cluster, "pitr-back").unwrap();
     let allowed = format!("kbbackup.io/allow-restore-to={}", elsewhere.name);
     space.kubectl.run(&["annotate", "backup", "--all", &allowed]).unwrap();
@@ -220,7 +221,7 @@ fn comes_back_at_any_moment(major: u32, depth: Depth) {
     });
 
     // The database is gone, so there is no slot that a deletion could wait for.
-    space.kubectl.run(&["delete", "backupschedule", "pg", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "backupschedule", "pg", "--timeout=180s"]).unwrap();
     space.kubectl.run(&["delete", "backup", "--all", "--timeout=180s"]).unwrap();
 }
 
@@ -246,7 +247,7 @@ fn a_continuous_backup_that_is_deleted_takes_its_slot_along_pitr() {
     let slots =
         || source.postgres.sql("select count(*) from pg_replication_slots where slot_name like 'kbb%'").unwrap();
     assert_eq!(slots(), "1");
-    space.kubectl.run(&["delete", "backupschedule", "pg", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "backupschedule", "pg", "--timeout=180s"]).unwrap();
     space.kubectl.run(&["delete", "backup", &source.log, "--timeout=180s"]).unwrap();
     assert_eq!(slots(), "0");
 }

@@ -124,7 +124,7 @@ fn a_claim_that_names_no_backup_says_so_and_is_filled_when_it_comes() {
     let told = space.kubectl.wait_for("pvc", "early", LIMIT, |claim| has_reason(claim, "Failed")).unwrap();
     assert!(condition(&told, "Populating").2.contains("backup second does not exist"), "{}", told["status"]);
     assert_eq!((phase(&told), condition(&told, "Restore").0.as_str()), ("Pending", "False"));
-    assert!(has_event(&space, "early", "VolumePopulateFailed"));
+    space.kubectl.wait_for("pvc", "early", LIMIT, |_| has_event(&space, "early", "VolumePopulateFailed")).unwrap();
     create(&space, &[fixtures::backup("second", "files", "full")]);
     is_filled(&space, "early");
     files::show(&space, "show", &["early".to_owned()]).unwrap();
@@ -149,7 +149,7 @@ fn a_failed_restore_is_told_and_a_claim_deleted_half_way_leaves_nothing() {
     let halfway = space.kubectl.wait_for("pvc", "halfway", LIMIT, held_by_us).unwrap();
     let name = format!("kb-populate-{}", halfway["metadata"]["uid"].as_str().unwrap());
     space.kubectl.wait_for("restore", &name, LIMIT, |restore| phase(restore) == "Running").unwrap();
-    space.kubectl.run(&["delete", "pvc", "broken", "halfway", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "pvc", "broken", "halfway", "--timeout=180s"]).unwrap();
     for claim in [&told, &halfway] {
         let name = format!("kb-populate-{}", claim["metadata"]["uid"].as_str().unwrap());
         space.kubectl.wait_gone("restore", &name, LIMIT).unwrap();

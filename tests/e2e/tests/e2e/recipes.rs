@@ -132,8 +132,8 @@ pub(crate) fn amid<T>(ledger: &Ledger, action: impl FnOnce() -> T) -> (u64, T) {
 
 /// Loses the database with all that belongs to it, and gives a namespace that has never seen it but may have its backup.
 pub(crate) fn lose(space: &TempNamespace, cluster: &Kubectl, backup: &str) -> TempNamespace {
-    space.kubectl.run(&["delete", "statefulset", "db", "--timeout=120s"]).unwrap();
-    space.kubectl.run(&["delete", "pvc,service,secret", "--all", "--timeout=120s"]).unwrap();
+    space.kubectl.run(&["delete", "statefulset", "db", "--timeout=180s"]).unwrap();
+    space.kubectl.run(&["delete", "pvc,service,secret", "--all", "--timeout=180s"]).unwrap();
     let elsewhere = TempNamespace::new(cluster, "back").unwrap();
     let allowed = format!("kbbackup.io/allow-restore-to={}", elsewhere.name);
     space.kubectl.run(&["annotate", "backup", backup, &allowed]).unwrap();

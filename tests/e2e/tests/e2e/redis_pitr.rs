@@ -19,14 +19,16 @@ use crate::moments::{Random, Samples, archiving, end, now, refused_outside, rows
 use crate::recipes::{account, lose, method, policy, restore, restored, server, start};
 
 /// Adds a row with its second and its check, in one step that changes another database as well; its number is its position.
-const PUSH: &str = "local now = redis.call('TIME')[1] \
-    redis.call('RPUSH', 'ledger', ARGV[1] .. ':' .. now .. ':' .. redis.sha1hex(ARGV[1])) redis.call('SELECT', 3) \
-    redis.call('INCR', 'count') return '0/' .. string.format('%X', ARGV[1])";
+const PUSH: &str = "local now = redis.call('TIME') \
+    redis.call('RPUSH', 'ledger', ARGV[1] .. ':' .. now[1] .. ':' .. now[2] .. ':' .. redis.sha1hex(ARGV[1])) \
+    redis.call('SELECT', 3) redis.call('INCR', 'count') return '0/' .. string.format('%X', ARGV[1])";
 const LENGTH: &str = r#"EVAL "return '0/' .. string.format('%X', redis.call('llen', 'ledger'))" 0"#;
-/// Numbers and seconds of the rows that are what they should be.
+/// Numbers, seconds and microseconds of the rows that are what they should be.
 const ROWS: &str = "local rows = {} for place, row in ipairs(redis.call('LRANGE', 'ledger', 0, -1)) do \
-    local id, second, sum = string.match(row, '^(%d+):(%d+):(%x+)$') \
-    rows[place] = (sum == redis.sha1hex(id) and id or 'damaged') .. ' ' .. second end return rows";
+    local id, second, micros, sum = string.match(row, '^(%d+):(%d+):(%d+):(%x+)$') \
+    rows[place] = (sum == redis.sha1hex(id) and id or 'damaged') .. ' ' .. second .. ' ' .. micros end return rows";
+/// The log of Redis 7.0 has the time at which a script began, and the script is told a later one: so many microseconds at the most.
+const BORDER: i64 = 20_000;
 
 struct Product {
     image: &'static str,
@@ -62,12 +64,15 @@ impl Product {
         said.trim().to_owned()
     }
 
-    /// The rows: their numbers and seconds; each must be what it should, and the other database must count as many.
-    fn rows(&self, kubectl: &Kubectl) -> Vec<(u64, i64)> {
+    /// The rows: their numbers, seconds and microseconds; each must be what it should, and the other database must count as many.
+    fn rows(&self, kubectl: &Kubectl) -> Vec<[i64; 3]> {
         let told = self.ask(kubectl, &format!("EVAL \"{ROWS}\" 0\nSELECT 3\nGET count\n"));
         let lines: Vec<&str> = told.lines().map(str::trim).collect();
-        let row = |line: &&str| line.split_once(' ').map(|(id, second)| (id.parse().unwrap(), second.parse().unwrap()));
-        let rows: Vec<(u64, i64)> = lines.iter().map_while(row).collect();
+        let row = |line: &&str| -> Option<[i64; 3]> {
+            let numbers: Option<Vec<i64>> = line.split(' ').map(|number| number.parse().ok()).collect();
+            numbers?.try_into().ok()
+        };
+        let rows: Vec<[i64; 3]> = lines.iter().map_while(row).collect();
         assert_eq!(
             lines[rows.len()..],
             ["OK", &rows.len().to_string()],
@@ -127,7 +132,7 @@ impl Product {
         for (what, time) in targets {
             elsewhere
                 .kubectl
-                .run(&["delete", "statefulset,service,secret,pvc,restore", "--all", "--timeout=120s"])
+                .run(&["delete", "statefulset,service,secret,pvc,restore", "--all", "--timeout=180s"])
                 .unwrap();
             let mut object = restore("r", &log, &space.name, "data-db-0", "/data");
             object["spec"]["restoreTime"] = json!(time.unwrap_or(last).to_string());
@@ -138,19 +143,21 @@ impl Product {
             let told = restored(&elsewhere, "r");
             start(&elsewhere, &self.objects(), 1);
             let rows = self.rows(&elsewhere.kubectl);
-            let wanted: Vec<(u64, i64)> = all
-                .iter()
-                .copied()
-                .take_while(|(_, second)| time.is_none_or(|time| *second <= time.as_second()))
-                .collect();
-            assert_eq!(rows, wanted, "{what}: {told}");
+            let upto = |border: i64| {
+                let within = |[_, second, micros]: &&[i64; 3]| {
+                    time.is_none_or(|time| second * 1_000_000 + micros < (time.as_second() + 1) * 1_000_000 + border)
+                };
+                all.iter().take_while(within).count()
+            };
+            assert!((upto(0)..=upto(BORDER)).contains(&rows.len()), "{what}: {} rows; {told}", rows.len());
+            assert_eq!(rows, all[..rows.len()], "{what}: {told}");
             println!("{what}: {time:?} gave {told}, {} rows", rows.len());
             if let Some(time) = time {
                 // By another clock as well.
                 let range = *rows_at(&samples, time).start()..=*rows_at(&samples, time + Duration::from_secs(1)).end();
                 assert!(range.contains(&rows.len()), "{what}: {} rows and not {range:?}", rows.len());
             }
-            let there: BTreeMap<u64, bool> = rows.iter().map(|(id, _)| (*id, true)).collect();
+            let there: BTreeMap<u64, bool> = rows.iter().map(|[id, ..]| (id.unsigned_abs(), true)).collect();
             ledger::compare(&entries, &there, Lsn(rows.len() as u64)).unwrap();
             let slow = self.ask(&elsewhere.kubectl, "GET slow\n");
             assert!(["", "2"].contains(&slow.as_str()), "{what}: half of a transaction: {slow}");
@@ -164,7 +171,7 @@ impl Product {
             object["spec"]["restoreTime"] = json!(time.to_string());
             object
         });
-        space.kubectl.run(&["delete", "backupschedule", "db", "--timeout=60s"]).unwrap();
+        space.kubectl.run(&["delete", "backupschedule", "db", "--timeout=180s"]).unwrap();
         space.kubectl.run(&["delete", "backup", "--all", "--timeout=180s"]).unwrap();
     }
 }

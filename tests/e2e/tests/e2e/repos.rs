@@ -95,7 +95,7 @@ fn a_mounted_repository_gives_everything_back_and_lets_every_byte_go() {
         "containers": [{ "name": "look", "image": fixtures::POSTGRES_IMAGE, "imagePullPolicy": "IfNotPresent",
             "command": ["sleep", "600"], "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }] } });
     space.kubectl.apply(&look.to_string()).unwrap();
-    space.kubectl.run(&["wait", "--for=condition=Ready", "pod/look", "--timeout=120s"]).unwrap();
+    space.kubectl.run(&["wait", "--for=condition=Ready", "pod/look", "--timeout=180s"]).unwrap();
     let files = || space.kubectl.run(&["exec", "look", "--", "find", "/v", "-type", "f"]).unwrap();
     let before = files();
     assert!(before.contains("/v/deep/down/") && before.contains("/.kbbackup/seal.json"), "{before}");
@@ -105,7 +105,7 @@ fn a_mounted_repository_gives_everything_back_and_lets_every_byte_go() {
 
     space.kubectl.run(&["delete", "pod", "look", "--wait"]).unwrap();
     // The Restore still stands, and is no reason to keep the repository; its claims go with it.
-    cluster.run(&["delete", "backuprepo", &repo, "--timeout=120s"]).unwrap();
+    cluster.run(&["delete", "backuprepo", &repo, "--timeout=180s"]).unwrap();
     space.kubectl.wait_gone("pvc", &claim, LIMIT).unwrap();
 }
 
@@ -192,7 +192,11 @@ fn a_running_backup_outlives_new_parameters_and_keys_and_the_next_one_uses_them(
     assert!(refused.contains("InvalidAccessKeyId"), "{refused}");
     assert!(open(&new).is_ok());
     // The Secret holds the right pair already; the check is not repeated until something changes.
+    let digest =
+        |object: &Value| object["metadata"]["annotations"]["dataprotection.kubeblocks.io/backup-repo-digest"].clone();
+    let failed = digest(&cluster.get(&["backuprepo", &repo]).unwrap());
     change((&new.0, "not-yet"));
+    cluster.wait_for("backuprepo", &repo, LIMIT, |object| digest(object) != failed).unwrap();
     change((&new.0, &new.1));
     cluster.wait_for("backuprepo", &repo, LIMIT, |object| phase(object) == "Ready").unwrap();
     scripted(&space, &repo, 0);
@@ -206,8 +210,6 @@ fn a_running_backup_outlives_new_parameters_and_keys_and_the_next_one_uses_them(
     let endpoint = format!("http://rclone.{S3_NAMESPACE}.svc:{}", s3_port("rclone"));
     let patch = json!({ "spec": { "config": { "endpoint": endpoint } } }).to_string();
     cluster.run(&["patch", "backuprepo", &repo, "--type=merge", "-p", &patch]).unwrap();
-    let digest =
-        |object: &Value| object["metadata"]["annotations"]["dataprotection.kubeblocks.io/backup-repo-digest"].clone();
     let settled = |object: &Value| {
         phase(object) == "Ready"
             && object["metadata"]["annotations"]["dataprotection.kubeblocks.io/need-update-tool-config"] == "false"
@@ -250,7 +252,7 @@ fn a_repository_in_use_stays_and_says_why_and_each_backup_keeps_its_prefix() {
     let message = condition(&held, "DerivedObjectsDeleted")["message"].to_string();
     assert!(message.contains("2 backups lie in the repository"), "{message}");
     assert_eq!(phase(&held), "Deleting");
-    space.kubectl.run(&["delete", "backup", "one", "two", "--timeout=120s"]).unwrap();
+    space.kubectl.run(&["delete", "backup", "one", "two", "--timeout=180s"]).unwrap();
     assert_eq!(below(&bucket, &old), Vec::<String>::new());
     assert_eq!(below(&bucket, &new), Vec::<String>::new());
     cluster.wait_gone("backuprepo", &repo, Duration::from_secs(60)).unwrap();
@@ -277,7 +279,7 @@ fn an_ftp_server_is_a_repository() {
             { "name": "look", "image": fixtures::POSTGRES_IMAGE, "imagePullPolicy": "IfNotPresent",
                 "command": ["sleep", "600"], "volumeMounts": data }] } });
     space.kubectl.apply(&server.to_string()).unwrap();
-    space.kubectl.run(&["wait", "--for=condition=Ready", "pod/server", "--timeout=120s"]).unwrap();
+    space.kubectl.run(&["wait", "--for=condition=Ready", "pod/server", "--timeout=180s"]).unwrap();
     let address = space.kubectl.get(&["pod", "server"]).unwrap()["status"]["podIP"].as_str().unwrap().to_owned();
     let files = || space.kubectl.run(&["exec", "server", "-c", "look", "--", "find", "/data", "-type", "f"]).unwrap();
 

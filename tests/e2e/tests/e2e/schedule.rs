@@ -13,7 +13,7 @@ use crate::files;
 
 const SCHEDULE: &str = "dataprotection.kubeblocks.io/backup-schedule";
 /// How much later than its time something may happen on a busy machine.
-const SLACK: Duration = Duration::from_secs(50);
+const SLACK: Duration = Duration::from_secs(110);
 
 fn schedule(entries: &Value) -> Value {
     json!({
@@ -51,8 +51,8 @@ fn now() -> u64 {
 }
 
 fn end(cluster: &Kubectl, space: TempNamespace) {
-    drop(space.kubectl.try_run(&["delete", "backupschedule", "--all", "--timeout=30s"]));
-    drop(space.kubectl.try_run(&["delete", "backup", "--all", "--timeout=120s"]));
+    drop(space.kubectl.try_run(&["delete", "backupschedule", "--all", "--timeout=180s"]));
+    drop(space.kubectl.try_run(&["delete", "backup", "--all", "--timeout=180s"]));
     let recipe = space.name.clone();
     drop(space);
     drop(cluster.try_run(&["delete", "actionset", &recipe, "--wait=false"]));
@@ -93,11 +93,11 @@ fn ten_runs_keep_exactly_what_they_should() {
             assert!(!there.contains(backup) || late < SLACK.as_secs(), "backup {backup} is {late} s too late");
         }
         let completed = seen.iter().rev().find(|(backup, expires)| expires.is_some() && there.contains(*backup));
-        if seen.len() == 5 && !restarted {
+        if seen.len() >= 5 && !restarted {
             restarted = true;
             let operator = cluster.in_namespace("kbbackup-system");
             operator.run(&["delete", "pod", "-l", "kbbackup.io/part=operator", "--wait=false"]).unwrap();
-        } else if let (7, None, Some((backup, _))) = (seen.len(), &shifted, completed) {
+        } else if let (7.., None, Some((backup, _))) = (seen.len(), &shifted, completed) {
             // A clock that goes ahead: for this backup the time has come already.
             let patch = json!({"status": {"expiration": "2020-01-01T00:00:00Z"}}).to_string();
             space
@@ -129,7 +129,7 @@ fn ten_runs_keep_exactly_what_they_should() {
         serde_json::from_str(object["metadata"]["annotations"]["kbbackup.io/next-runs"].as_str().unwrap()).unwrap();
     assert!(seconds(&next["minutely"]) + 60 > now(), "{next}");
 
-    space.kubectl.run(&["delete", "backupschedule", "files", "--timeout=30s"]).unwrap();
+    space.kubectl.run(&["delete", "backupschedule", "files", "--timeout=180s"]).unwrap();
     let left = space.kubectl.get(&["cronjobs"]).unwrap();
     assert_eq!(left["items"].as_array().map(Vec::len), Some(0), "{left}");
     assert!(!scheduled(&space).is_empty(), "backups went with their schedule");
@@ -261,11 +261,13 @@ fn the_commands_of_schedules_do_what_they_say() {
     let jobs = || space.kubectl.get(&["jobs", "-l", "dataprotection.kubeblocks.io/backup-name=slow"]).unwrap();
     space.kubectl.wait_for("backup", "slow", LIMIT, |object| phase(object) == "Running").unwrap();
     kbbackup(&["cancel", "slow", "--yes"]);
-    std::thread::sleep(Duration::from_secs(5));
-    let cancelled = space.kubectl.get(&["backup", "slow"]).unwrap();
-    assert_eq!(phase(&cancelled), "Failed");
+    let cancelled = space.kubectl.wait_for("backup", "slow", LIMIT, |object| phase(object) == "Failed").unwrap();
     assert!(cancelled["status"]["failureReason"].as_str().unwrap_or_default().contains("cancelled"));
-    assert_eq!(jobs()["items"].as_array().map(Vec::len), Some(0), "its work goes on");
+    let begun = Instant::now();
+    while jobs()["items"].as_array().map(Vec::len) != Some(0) {
+        assert!(begun.elapsed() < LIMIT, "its work goes on");
+        std::thread::sleep(Duration::from_millis(500));
+    }
 
     let set =
         |words: &[&str]| space.kubectl.try_run(&[&["kbbackup", "policy", "set", "files"], words].concat()).unwrap();

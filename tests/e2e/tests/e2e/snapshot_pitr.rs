@@ -132,9 +132,9 @@ fn behaviour_6_4_a_snapshot_and_the_log_after_it_give_the_database_of_a_time() {
     assert!((at_least..=at_most).contains(&rows), "{rows} rows came back, and not {at_least} to {at_most}");
     assert!(checked.transactions > 0);
 
-    space.kubectl.run(&["delete", "backupschedule", "pg", "--timeout=60s"]).unwrap();
-    space.kubectl.run(&["delete", "restore", "back", "--timeout=60s"]).unwrap();
-    space.kubectl.run(&["delete", "backup", &log, "base", "--timeout=120s"]).unwrap();
+    space.kubectl.run(&["delete", "backupschedule", "pg", "--timeout=180s"]).unwrap();
+    space.kubectl.run(&["delete", "restore", "back", "--timeout=180s"]).unwrap();
+    space.kubectl.run(&["delete", "backup", &log, "base", "--timeout=180s"]).unwrap();
     let recipe = space.name.clone();
     drop(space);
     drop(cluster.try_run(&["delete", "actionset", &recipe, "--wait=false"]));

@@ -1,7 +1,5 @@
 //! Several ways to fail, side by side: each is named while it lasts and at the end, and none is called Completed.
 
-use std::time::Duration;
-
 use kbbackup_e2e::{LIMIT, ended, must_fail, phase};
 use kbbackup_testing::fixtures::{self, list};
 use kbbackup_testing::namespace::TempNamespace;
@@ -20,7 +18,7 @@ fn waits_for(space: &TempNamespace, backup: &str, words: &[&str]) -> Value {
         let why = object["metadata"]["annotations"]["kbbackup.io/waiting-for"].as_str().unwrap_or_default();
         words.iter().all(|word| why.contains(word))
     };
-    space.kubectl.wait_for("backup", backup, Duration::from_secs(60), told).unwrap()
+    space.kubectl.wait_for("backup", backup, LIMIT, told).unwrap()
 }
 
 #[test]
@@ -61,7 +59,7 @@ fn each_cause_of_failure_is_named_and_a_cured_one_lets_the_backup_complete() {
     assert!(cured["metadata"]["annotations"]["kbbackup.io/waiting-for"].is_null(), "{}", cured["metadata"]);
     assert_eq!(phase(&space.kubectl.get(&["backup", "image"]).unwrap()), "Running");
 
-    space.kubectl.run(&["delete", "backup", "--all", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "backup", "--all", "--timeout=180s"]).unwrap();
     drop(space);
     for recipe in &names {
         drop(cluster.try_run(&["delete", "actionset", recipe, "--wait=false"]));

@@ -122,7 +122,7 @@ fn an_empty_image_pushes_to_a_service_over_tls_with_an_authority_of_its_own() {
     certificates(&dir, &space.name);
     space.kubectl.apply(&list(&server(&dir)).to_string()).unwrap();
     std::fs::remove_dir_all(&dir).unwrap();
-    space.kubectl.run(&["rollout", "status", "deployment/store", "--timeout=120s"]).unwrap();
+    space.kubectl.run(&["rollout", "status", "deployment/store", "--timeout=180s"]).unwrap();
 
     // The image that the operator gives to its workers.
     let operator = cluster.in_namespace("kbbackup-system").get(&["deployment", "kbbackup-controller"]).unwrap();

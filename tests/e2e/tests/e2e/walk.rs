@@ -86,6 +86,6 @@ fn a_new_user_walks_from_the_installation_to_a_point_in_time() {
     walk::replay(&steps, &mut person).map_err(|error| format!("{error:#}")).unwrap();
 
     let space = &person.space;
-    space.kubectl.run(&["delete", "backupschedule", "--all", "--timeout=60s"]).unwrap();
+    space.kubectl.run(&["delete", "backupschedule", "--all", "--timeout=180s"]).unwrap();
     space.kubectl.run(&["delete", "backup", "--all", "--timeout=180s"]).unwrap();
 }

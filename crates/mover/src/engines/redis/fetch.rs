@@ -135,14 +135,25 @@ impl<'a> Archive<'a> {
     ///
     /// # Errors
     /// [`Cause::LogEnds`] when the target cannot be reached, with what can.
-    pub(crate) async fn fetch(&self, target: Target, folder: &Path) -> Result<Fetched> {
+    pub(crate) async fn fetch(mut self, target: Target, folder: &Path) -> Result<Fetched> {
+        let mut outcome = self.attempt(target, folder).await?;
+        if outcome.as_ref().is_err_and(|refused| refused.is(Cause::NotFound)) {
+            // An archiver at work puts pieces together: another listing of the same log.
+            self.shelf = Shelf::load(self.repo).await?;
+            outcome = self.attempt(target, folder).await?;
+        }
+        outcome.map_err(|refused| self.refuse(&format!(": {}", refused.text)))
+    }
+
+    /// The inner error is of objects that are gone or are not what was stored.
+    async fn attempt(&self, target: Target, folder: &Path) -> Result<Result<Fetched>> {
         let mut refused = Error::other("");
         for stretch in self.stretches(target)? {
             let about = self.about_history(stretch.first.history).await?;
             for base in self.shelf.bases(&stretch, target.limit().unwrap_or(i64::MAX)) {
                 fs::create_dir_all(folder).map_err(|error| Error::file("create", folder, &error))?;
                 match self.assemble(&stretch, base, target, folder, &about.append_file).await {
-                    Ok(fetched) => return Ok(fetched),
+                    Ok(fetched) => return Ok(Ok(fetched)),
                     // From an older base there may be a way.
                     Err(error) if matches!(error.cause, Cause::Damaged | Cause::NotFound) => refused = error,
                     Err(error) => return Err(error),
@@ -150,7 +161,7 @@ impl<'a> Archive<'a> {
                 fs::remove_dir_all(folder).map_err(|error| Error::file("empty", folder, &error))?;
             }
         }
-        Err(self.refuse(&format!(": {}", refused.text)))
+        Ok(Err(refused))
     }
 
     async fn assemble(

@@ -46,6 +46,20 @@ pub(crate) fn pseudo_random(size: usize) -> Vec<u8> {
     bytes
 }
 
+/// Waits until a process has set its handlers: a signal before that would end it without a word.
+pub(crate) fn listens(process: u32) {
+    const TERM: u64 = 1 << 14;
+    for _ in 0..3000 {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        let caught = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
+        if caught.is_some_and(|caught| caught & TERM != 0) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("process {process} does not listen");
+}
+
 /// A run of the mover.
 pub(crate) struct Run {
     command: Command,

@@ -13,9 +13,10 @@ use super::servers::free_port;
 
 pub(crate) const PASSWORD: &str = "correct-horse";
 pub(crate) const USER: &str = "kbbackup";
-/// Adds an entry that says in which second of the server's clock it was added.
-const PUSH: &str =
-    "local now = redis.call('TIME') redis.call('RPUSH', 'ledger', now[1] .. ':' .. ARGV[1]) return now[1]";
+/// Adds an entry that says in which second of the server's clock it was added. The log has the time at which the script began: at
+/// the border of two seconds they could differ.
+const PUSH: &str = "local now = redis.call('TIME') if tonumber(now[2]) < 20000 then return 'again' end \
+    redis.call('RPUSH', 'ledger', now[1] .. ':' .. ARGV[1]) return now[1]";
 
 /// A server with an append-only file that notes times.
 pub(crate) struct Redis {
@@ -112,7 +113,13 @@ impl Redis {
     /// Adds an entry; the second in which that was.
     #[track_caller]
     pub(crate) fn push(&self, text: &str) -> i64 {
-        self.ask(&["EVAL", PUSH, "0", text]).parse().unwrap()
+        loop {
+            let said = self.ask(&["EVAL", PUSH, "0", text]);
+            if said != "again" {
+                return said.parse().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub(crate) fn time(&self) -> i64 {
