@@ -311,14 +311,18 @@ fn a_server_that_went_back_in_time_has_another_history_and_the_old_one_stays() {
     write(&server, &mut entries, 60);
     let before = scene.archive_once(&server);
     let old = seconds(&before, "end").unwrap();
+    pause(5000);
     server.stop("TERM");
     fs::remove_dir_all(server.data().join("appendonlydir")).unwrap();
     copied(&copy.path().join("appendonlydir"), server.data());
     server.start();
     pause(2000);
-    write(&server, &mut back, 20);
+    // More than the other one had, so that its length tells nothing.
+    write(&server, &mut back, 90);
     let after = scene.archive_once(&server);
     scene.restores(&server, &entries, old);
+    // Then it was neither the one nor the other.
+    assert!(scene.refuses(old + 3).contains("the target cannot be reached"));
     scene.restores(&server, &back, seconds(&after, "end").unwrap());
 }
 

@@ -23,7 +23,14 @@ impl Archiver {
     pub(crate) fn signal(mut self, name: &str) -> i32 {
         let pid = self.0.id().to_string();
         assert!(std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
-        self.0.wait().unwrap().code().unwrap_or(-1)
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "it goes on after SIG{name}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

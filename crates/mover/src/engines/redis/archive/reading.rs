@@ -209,3 +209,64 @@ pub(super) fn folder(data: &Path, append_directory: &str) -> Result<PathBuf> {
         folder.display()
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const SET: &[u8] = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n";
+    const GET: &[u8] = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
+    const LEG: Leg = Leg { history: 1, number: 1 };
+
+    fn file(bytes: &[u8]) -> (tempfile::NamedTempFile, Opened) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        let opened = Opened::open(file.path().to_owned()).unwrap();
+        (file, opened)
+    }
+
+    #[test]
+    fn half_a_command_is_not_stored_and_may_be_cut_off() {
+        let (mut file, opened) = file(&[SET, &SET[..20]].concat());
+        let mut reading = Reading::new(LEG, opened);
+        assert!(reading.scan().unwrap() && reading.torn);
+        let piece = reading.piece().unwrap().unwrap();
+        assert_eq!((piece.from, piece.to), (0, SET.len() as u64));
+        reading.stored = piece.to;
+        // A server that died there begins behind the last whole command.
+        file.as_file().set_len(piece.to).unwrap();
+        std::io::Seek::seek(&mut file, io::SeekFrom::End(0)).unwrap();
+        file.write_all(GET).unwrap();
+        assert!(reading.scan().unwrap() && !reading.torn);
+        let next = reading.piece().unwrap().unwrap();
+        assert_eq!((next.to, &next.before), ((SET.len() + GET.len()) as u64, &piece.after));
+        // What was stored cannot become less.
+        reading.stored = next.to;
+        file.as_file().set_len(3).unwrap();
+        assert_eq!(reading.scan().unwrap_err().cause, Cause::Damaged);
+    }
+
+    #[test]
+    fn a_session_goes_on_in_the_file_of_which_that_was_stored_and_in_no_other() {
+        let (_file, opened) = file(&[SET, GET].concat());
+        let at = SET.len() as u64;
+        let of = |bytes: &[u8]| (bytes.len() as u64, digest(&Sha256::digest(bytes)));
+        let resume = |reached| Reading::resume(LEG, opened.clone(), reached, Some((5, 6))).unwrap();
+        let reading = resume(of(SET)).unwrap();
+        assert_eq!((reading.stored, reading.scanner.at, reading.scanner.times), (at, at, Some((5, 6))));
+        assert_eq!(reading.digest(), of(SET).1);
+        assert!(resume((at, of(GET).1)).is_none(), "other bytes");
+        assert!(resume(of(&[SET, GET, SET].concat())).is_none(), "fewer bytes");
+    }
+
+    #[test]
+    fn a_name_that_means_another_file_is_noticed() {
+        let (file, opened) = file(SET);
+        assert!(opened.is_there());
+        let other = tempfile::NamedTempFile::new_in(file.path().parent().unwrap()).unwrap();
+        std::fs::rename(other.path(), file.path()).unwrap();
+        assert!(!opened.is_there());
+    }
+}
