@@ -53,6 +53,14 @@ fn up_to(entries: &[String], second: i64) -> Vec<String> {
     entries.iter().take_while(of).cloned().collect()
 }
 
+/// A stored object with another letter in it, as long and as well packed as before.
+fn forged(stored: &[u8]) -> Vec<u8> {
+    let mut bytes = zstd::decode_all(stored).unwrap();
+    let letter = bytes.iter().rposition(|byte| *byte == b'x').unwrap();
+    bytes[letter] = b'y';
+    zstd::encode_all(&bytes[..], 1).unwrap()
+}
+
 /// Each entry's first line; entries have several.
 fn read(server: &Redis) -> Vec<String> {
     let is_first = |line: &&String| {
@@ -353,7 +361,13 @@ fn what_is_missing_or_not_what_it_was_ends_what_can_be_reached() {
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
     let other = fs::read(&pieces[0]).unwrap();
-    for (what, bytes) in [("flipped", &flipped[..]), ("cut", &intact[..middle]), ("swapped", &other), ("empty", b"")] {
+    for (what, bytes) in [
+        ("flipped", &flipped[..]),
+        ("cut", &intact[..middle]),
+        ("swapped", &other),
+        ("empty", b""),
+        ("forged", &forged(&intact)),
+    ] {
         fs::write(piece, bytes).unwrap();
         let why = scene.refuses(end);
         assert!(why.contains("the target cannot be reached"), "{what}: {why}");
@@ -369,11 +383,13 @@ fn what_is_missing_or_not_what_it_was_ends_what_can_be_reached() {
     scene.restores(&server, &entries, end);
     // A base that is not what it was is no base.
     let base = scene.objects("base~").remove(0);
-    let mut bytes = fs::read(&base).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&base, bytes).unwrap();
-    assert!(scene.refuses(end).contains("cannot be reached"));
+    let intact = fs::read(&base).unwrap();
+    for bytes in [&intact[..intact.len() / 2], &forged(&intact)] {
+        fs::write(&base, bytes).unwrap();
+        assert!(scene.refuses(end).contains("cannot be reached"));
+    }
+    fs::write(&base, intact).unwrap();
+    scene.restores(&server, &entries, end);
 }
 
 #[test]
