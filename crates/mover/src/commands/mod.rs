@@ -1,5 +1,6 @@
 //! The subcommands: one table, one file each.
 
+mod archiver;
 mod catalogue;
 mod check;
 mod completion;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kbbackup_core::contract;
 
-use super::{Context, print};
+use super::{Context, archiver, print};
 use crate::args::{Flag, Takes, flag};
 use crate::config::env;
 use crate::engines::mysql::archive::{self, Settings};
@@ -49,25 +49,14 @@ pub(super) async fn run(context: Context) -> Result<()> {
     }
 }
 
-fn number(context: &Context, name: &str, default: u64) -> Result<u64> {
-    match context.args.text(name) {
-        None => Ok(default),
-        Some(text) => text.parse().map_err(|_| Error::other(format!("--{name}: {text:?} is less than 0"))),
-    }
-}
-
 fn settings(context: &Context) -> Result<Settings> {
-    let positive = |number: u64| (number > 0).then_some(number);
-    let ttl = env("DP_TTL_SECONDS").map(|text| {
-        text.parse::<i64>().map_err(|_| Error::other(format!("DP_TTL_SECONDS {text:?} is no number of seconds")))
-    });
     Ok(Settings {
         target: Target::from_environment(Security::named(context.args.text("tls").unwrap_or_default()))?,
-        id: server_id(number(context, "server-id", 0)?, env(contract::ENV_BACKUP_UID).as_deref())?,
-        partial: Duration::from_secs(number(context, "partial-seconds", 10)?.max(1)),
-        heartbeat: positive(number(context, "heartbeat-seconds", 60)?).map(Duration::from_secs),
-        rotate: positive(number(context, "rotate-bytes", 64 << 20)?),
-        ttl: ttl.transpose()?.filter(|seconds| *seconds > 0),
+        id: server_id(archiver::number(context, "server-id", 0)?, env(contract::ENV_BACKUP_UID).as_deref())?,
+        partial: Duration::from_secs(archiver::number(context, "partial-seconds", 10)?.max(1)),
+        heartbeat: archiver::heartbeat(context)?,
+        rotate: archiver::positive(context, "rotate-bytes", 64 << 20)?,
+        ttl: archiver::ttl()?,
         info: env(contract::ENV_INFO_FILE).map(PathBuf::from),
     })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kbbackup_core::contract;
 
-use super::Context;
+use super::{Context, archiver};
 use crate::args::{Flag, Takes, flag};
 use crate::config::env;
 use crate::engines::postgres::Target;
@@ -57,21 +57,13 @@ async fn fetch_wal(context: &Context, name: &str, target: &str) -> Result<()> {
 }
 
 fn settings(context: &Context) -> Result<Settings> {
-    let number = |name: &str, default: u64| match context.args.text(name) {
-        None => Ok(default),
-        Some(text) => text.parse().map_err(|_| Error::other(format!("--{name}: {text:?} is less than 0"))),
-    };
-    let positive = |number: u64| (number > 0).then_some(number);
-    let ttl = env("DP_TTL_SECONDS").map(|text| {
-        text.parse::<i64>().map_err(|_| Error::other(format!("DP_TTL_SECONDS {text:?} is no number of seconds")))
-    });
     Ok(Settings {
         target: Target::from_environment()?,
         slot: slot(context.args.text("slot"), env(contract::ENV_BACKUP_UID).as_deref())?,
-        partial: Duration::from_secs(number("partial-seconds", 10)?.max(1)),
-        heartbeat: positive(number("heartbeat-seconds", 60)?).map(Duration::from_secs),
-        ttl: ttl.transpose()?.filter(|seconds| *seconds > 0),
-        max_lag: positive(number("max-lag-bytes", 0)?),
+        partial: Duration::from_secs(archiver::number(context, "partial-seconds", 10)?.max(1)),
+        heartbeat: archiver::heartbeat(context)?,
+        ttl: archiver::ttl()?,
+        max_lag: archiver::positive(context, "max-lag-bytes", 0)?,
         info: env(contract::ENV_INFO_FILE).map(PathBuf::from),
     })
 }

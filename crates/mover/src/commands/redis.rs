@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kbbackup_core::contract;
 
-use super::{Context, print};
+use super::{Context, archiver, print};
 use crate::args::{Flag, Takes, flag};
 use crate::config::env;
 use crate::engines::redis::archive::{self, Settings};
@@ -46,24 +46,13 @@ pub(super) async fn run(context: Context) -> Result<()> {
     }
 }
 
-fn seconds(context: &Context, name: &str, default: u64) -> Result<u64> {
-    match context.args.text(name) {
-        None => Ok(default),
-        Some(text) => text.parse().map_err(|_| Error::other(format!("--{name}: {text:?} is less than 0"))),
-    }
-}
-
 fn settings(context: &Context) -> Result<Settings> {
-    let heartbeat = seconds(context, "heartbeat-seconds", 60)?;
-    let ttl = env("DP_TTL_SECONDS").map(|text| {
-        text.parse::<i64>().map_err(|_| Error::other(format!("DP_TTL_SECONDS {text:?} is no number of seconds")))
-    });
     Ok(Settings {
         target: Target::from_environment(Security::named(context.args.text("tls").unwrap_or_default()))?,
         data: context.args.text("data-dir").filter(|path| !path.is_empty()).map(PathBuf::from),
-        chunk: Duration::from_secs(seconds(context, "chunk-seconds", 5)?.max(1)),
-        heartbeat: (heartbeat > 0).then(|| Duration::from_secs(heartbeat)),
-        ttl: ttl.transpose()?.filter(|seconds| *seconds > 0),
+        chunk: Duration::from_secs(archiver::number(context, "chunk-seconds", 5)?.max(1)),
+        heartbeat: archiver::heartbeat(context)?,
+        ttl: archiver::ttl()?,
         info: env(contract::ENV_INFO_FILE).map(PathBuf::from),
     })
 }

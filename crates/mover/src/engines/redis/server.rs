@@ -12,8 +12,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::env;
 use crate::engines::log::objects::in_time;
+use crate::engines::log::server::endpoint;
 use crate::error::{Cause, Error, Result};
-use crate::storage::{Endpoint, Resolver, tls};
+use crate::storage::{Endpoint, tls};
 
 /// How the server is talked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +51,8 @@ impl Target {
     /// # Errors
     /// When the environment does not say.
     pub(crate) fn from_environment(security: Security) -> Result<Self> {
-        let host = env("DP_DB_HOST").ok_or_else(|| Error::other("DP_DB_HOST does not name the server's host"))?;
-        let port = env("DP_DB_PORT").unwrap_or_else(|| "6379".to_owned());
-        let port = port.parse().map_err(|_| Error::other(format!("DP_DB_PORT {port:?} is no port")))?;
         Ok(Self {
-            endpoint: Endpoint { host, port, resolver: Resolver::new()? },
+            endpoint: endpoint(6379)?,
             user: env("DP_DB_USER").unwrap_or_default(),
             password: env("DP_DB_PASSWORD").unwrap_or_default(),
             security,

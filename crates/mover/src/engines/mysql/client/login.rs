@@ -13,8 +13,9 @@ use tokio_rustls::TlsConnector;
 
 use super::wire::{Wire, lost, refusal};
 use crate::config::env;
+use crate::engines::log::server;
 use crate::error::{Cause, Error, Result};
-use crate::storage::{Endpoint, Resolver, tls};
+use crate::storage::{Endpoint, tls};
 
 /// A server that does not let us in within this time has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,11 +69,8 @@ impl Target {
     /// # Errors
     /// When there is no host, or a setting that cannot be honoured.
     pub(crate) fn from_environment(security: Security) -> Result<Self> {
-        let host = env("DP_DB_HOST").ok_or_else(|| Error::other("DP_DB_HOST does not name the server's host"))?;
-        let port = env("DP_DB_PORT").unwrap_or_else(|| "3306".to_owned());
-        let port = port.parse().map_err(|_| Error::other(format!("DP_DB_PORT {port:?} is no port")))?;
         Ok(Self {
-            endpoint: Endpoint { host, port, resolver: Resolver::new()? },
+            endpoint: server::endpoint(3306)?,
             user: env("DP_DB_USER").unwrap_or_else(|| "root".to_owned()),
             password: env("DP_DB_PASSWORD").unwrap_or_default(),
             security,
