@@ -3,22 +3,28 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::common::archive::Archiver;
+use crate::common::archive::{self, Archiver};
 use crate::common::mariadb::{MariaDb, OWNER, PASSWORD, USER, installed};
 use crate::common::{Endpoint, Run, not_tried};
 use serde_json::Value;
-use tempfile::TempDir;
 
 const FLAGS: [&str; 5] = ["mysql", "archive", "--server-id=4000000001", "--partial-seconds=1", "--heartbeat-seconds=1"];
 const CONTENT: &str = "select n from app.ledger order by n";
 
 /// A repository of files, and an archiver's folder.
-struct Scene {
-    dir: TempDir,
+struct Scene(archive::Scene);
+
+impl Deref for Scene {
+    type Target = archive::Scene;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 fn server() -> Option<MariaDb> {
@@ -43,19 +49,7 @@ fn rotate(server: &MariaDb) {
 
 impl Scene {
     fn new() -> Self {
-        let scene = Self { dir: tempfile::tempdir().unwrap() };
-        fs::create_dir(scene.repo()).unwrap();
-        let conf = format!("[storage]\ntype = local\nroot = {}\n", scene.repo().display());
-        fs::write(scene.dir.path().join("conf"), conf).unwrap();
-        scene
-    }
-
-    fn repo(&self) -> PathBuf {
-        self.dir.path().join("repo")
-    }
-
-    fn conf(&self) -> String {
-        self.dir.path().join("conf").to_str().unwrap().to_owned()
+        Self(archive::Scene::new())
     }
 
     fn with(&self, run: Run, server: &MariaDb) -> Run {
@@ -76,24 +70,6 @@ impl Scene {
     fn archive(&self, server: &MariaDb) -> Archiver {
         let _ = fs::remove_file(self.dir.path().join("backup.info"));
         Archiver(self.run(server).spawn_logged(&self.dir.path().join("log")))
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    fn info(&self) -> Value {
-        let bytes = fs::read(self.dir.path().join("backup.info")).ok();
-        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-    }
-
-    #[track_caller]
-    fn wait(&self, done: &dyn Fn(&Value) -> bool) {
-        let began = Instant::now();
-        while !done(&self.info()) {
-            assert!(began.elapsed() < Duration::from_secs(30), "{}\n{}", self.info(), self.log());
-            std::thread::sleep(Duration::from_millis(100));
-        }
     }
 
     /// Waits until everything that the server has written is stored.

@@ -2,22 +2,28 @@
 //! reachable is reached, exactly, and what is not all there is refused.
 
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::common::archive::Archiver;
+use crate::common::archive::{self, Archiver};
 use crate::common::redis::{PASSWORD, Redis, USER, installed};
 use crate::common::{Run, not_tried};
 
 const FLAGS: [&str; 4] = ["redis", "archive", "--chunk-seconds=1", "--heartbeat-seconds=1"];
 
 /// A repository of files, and an archiver's folder.
-struct Scene {
-    dir: TempDir,
+struct Scene(archive::Scene);
+
+impl Deref for Scene {
+    type Target = archive::Scene;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 fn server() -> Option<Redis> {
@@ -71,19 +77,7 @@ fn read(server: &Redis) -> Vec<String> {
 
 impl Scene {
     fn new() -> Self {
-        let scene = Self { dir: tempfile::tempdir().unwrap() };
-        fs::create_dir(scene.repo()).unwrap();
-        let conf = format!("[storage]\ntype = local\nroot = {}\n", scene.repo().display());
-        fs::write(scene.dir.path().join("conf"), conf).unwrap();
-        scene
-    }
-
-    fn repo(&self) -> PathBuf {
-        self.dir.path().join("repo")
-    }
-
-    fn conf(&self) -> String {
-        self.dir.path().join("conf").to_str().unwrap().to_owned()
+        Self(archive::Scene::new())
     }
 
     fn run(&self, server: &Redis) -> Run {
@@ -101,28 +95,6 @@ impl Scene {
     fn archive(&self, server: &Redis) -> Archiver {
         let _ = fs::remove_file(self.dir.path().join("backup.info"));
         Archiver(self.run(server).spawn_logged(&self.dir.path().join("log")))
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    fn info(&self) -> Value {
-        let bytes = fs::read(self.dir.path().join("backup.info")).ok();
-        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-    }
-
-    #[track_caller]
-    fn wait(&self, done: &dyn Fn(&Value) -> bool) -> Value {
-        let began = Instant::now();
-        loop {
-            let info = self.info();
-            if done(&info) {
-                return info;
-            }
-            assert!(began.elapsed() < Duration::from_secs(40), "{info}\n{}", self.log());
-            pause(100);
-        }
     }
 
     /// Waits until the present can be reached, in the server's time.

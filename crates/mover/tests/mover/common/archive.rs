@@ -1,4 +1,4 @@
-//! An archiver of `PostgreSQL`'s log at work: its repository, its result, and a server that writes.
+//! An archiver at work: its repository, its result, and, of `PostgreSQL`'s log, a server that writes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -57,7 +57,10 @@ impl Scene {
 
     pub(crate) fn conf(&self) -> String {
         let path = self.dir.path().join("conf");
-        fs::write(&path, format!("[storage]\ntype = local\nroot = {}\n", self.repo().display())).unwrap();
+        // Once: an archiver that has just been started may be reading it.
+        if !path.exists() {
+            fs::write(&path, format!("[storage]\ntype = local\nroot = {}\n", self.repo().display())).unwrap();
+        }
         path.to_str().unwrap().to_owned()
     }
 
@@ -117,12 +120,17 @@ impl Scene {
         self.info()["timeRange"]["end"].as_str().unwrap().to_owned()
     }
 
+    /// Waits for what the archiver says, and gives it.
     #[track_caller]
-    pub(crate) fn wait(&self, done: &dyn Fn(&Value) -> bool) {
+    pub(crate) fn wait(&self, done: &dyn Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
-        while !done(&self.info()) {
-            assert!(began.elapsed() < Duration::from_secs(30), "{}\n{}", self.info(), self.log());
-            std::thread::sleep(Duration::from_millis(200));
+        loop {
+            let info = self.info();
+            if done(&info) {
+                return info;
+            }
+            assert!(began.elapsed() < Duration::from_secs(40), "{info}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 
