@@ -13,6 +13,7 @@ use crate::{
     args::{Cli, Globals},
     error::Result,
     provider_flags::{FLAGS, ProviderFlag},
+    rows,
     source::{self, Source},
 };
 
@@ -248,8 +249,10 @@ async fn names(kind: Kind, globals: &Globals, before: &[String]) -> Result<Vec<(
     let plain = |name: String| (name, String::new());
     Ok(match kind {
         Kind::Backup => {
-            let backups = list_all(&app.here::<Backup>(), all(), "backups").await?;
-            backups.iter().map(|backup| (backup.name_any(), super::commands::list::shown_status(backup))).collect()
+            let mut found = Vec::new();
+            let about = |backup: &Backup| (backup.name_any(), super::commands::list::shown_status(backup));
+            rows::each_page(&app, false, false, all(), |page| found.extend(page.iter().map(about))).await?;
+            found
         }
         Kind::Restore => {
             list_all(&app.here::<Restore>(), all(), "restores").await?.iter().map(|one| plain(one.name_any())).collect()

@@ -30,6 +30,7 @@ mod recoverable;
 #[cfg(test)]
 mod reference;
 mod remedy;
+mod rows;
 mod source;
 #[cfg(test)]
 mod spoken;

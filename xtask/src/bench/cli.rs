@@ -108,6 +108,7 @@ fn cases(plugin: &Path, completer: &Path, kubectl: &Path) -> Vec<Case> {
         case("kbbackup list -n ns-1", plugin, &["list", "-n", "ns-1"], None),
         case("completion of a command", completer, &["insta"], Some((20, 64))),
         case("completion of a repository", completer, &["repo", "check", ""], Some((200, 64))),
+        case("completion of a backup", completer, &["describe", "-n", "ns-1", ""], Some((200, 64))),
         case("kubectl get backups -A", kubectl, &["get", "backups", "-A"], None),
         case("kubectl get backups -A -o json", kubectl, &["get", "backups", "-A", "-o", "json"], None),
         case("kubectl get backuprepos", kubectl, &["get", "backuprepos"], None),

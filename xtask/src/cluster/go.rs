@@ -65,6 +65,16 @@ pub(crate) const PROMLINT: Program = tool("promlint", "./promlint", &["promlint"
 pub(crate) const KREW: Program = krew("krew", "sigs.k8s.io/krew/cmd/krew");
 pub(crate) const KREW_RULES: Program = krew("krew-rules", "sigs.k8s.io/krew/cmd/validate-krew-manifest");
 
+/// Not part of the cluster, whose etcd is Debian's: one new enough that API servers answer lists from memory, as they do
+/// wherever Kubernetes is current.
+pub(crate) const ETCD: Program = Program {
+    name: "etcd",
+    module: "etcd",
+    package: "go.etcd.io/etcd/server/v3",
+    sources: &[],
+    ldflags: "-s -w",
+    links: &[],
+};
 /// Not part of the cluster: what the mover is measured beside.
 pub(crate) const BENCH_RCLONE: Program = bench("bench-rclone", "./rclone", &["rclone"]);
 pub(crate) const RESTIC: Program = bench("restic", "github.com/restic/restic/cmd/restic", &[]);

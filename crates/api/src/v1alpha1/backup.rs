@@ -38,7 +38,30 @@ use crate::{
     printcolumn(name = "DELETION-POLICY", type_ = "string", json_path = ".spec.deletionPolicy"),
     printcolumn(name = "CREATION-TIME", type_ = "string", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "COMPLETION-TIME", type_ = "string", json_path = ".status.completionTimestamp"),
-    printcolumn(name = "EXPIRATION-TIME", type_ = "string", json_path = ".status.expiration")
+    printcolumn(name = "EXPIRATION-TIME", type_ = "string", json_path = ".status.expiration"),
+    // Not in the contract: what lists without objects need besides. Their names are an interface to the plugin.
+    printcolumn(name = "IN-NAMESPACE", type_ = "string", json_path = ".metadata.namespace", priority = 1),
+    printcolumn(
+        name = "TYPE",
+        type_ = "string",
+        json_path = ".metadata.labels['dataprotection\\.kubeblocks\\.io/backup-type']",
+        priority = 1
+    ),
+    printcolumn(
+        name = "WORKLOAD",
+        type_ = "string",
+        json_path = ".metadata.labels['kbbackup\\.io/workload-name']",
+        priority = 1
+    ),
+    printcolumn(
+        name = "INSTANCE",
+        type_ = "string",
+        json_path = ".metadata.labels['app\\.kubernetes\\.io/instance']",
+        priority = 1
+    ),
+    printcolumn(name = "PARENT", type_ = "string", json_path = ".status.parentBackupName", priority = 1),
+    printcolumn(name = "START-TIME", type_ = "string", json_path = ".status.startTimestamp", priority = 1),
+    printcolumn(name = "DELETION-TIME", type_ = "string", json_path = ".metadata.deletionTimestamp", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(

@@ -15,6 +15,7 @@ use crate::{
     exit::Exit,
     follow,
     output::{Spool, Table, human, object},
+    rows,
     source::{self, Source},
     ui::Ui,
 };
@@ -67,16 +68,17 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
         return objects(ui, app, args, &filter).await;
     }
     let (namespaces, wide) = (args.select.all_namespaces, args.output.format().is_wide());
-    let mut rows = Vec::new();
+    let mut lines = Vec::new();
     let add = |page: Vec<Backup>| {
-        rows.extend(page.iter().filter(|one| filter.keeps(one)).map(|one| Row::of(one, namespaces, wide, filter.now)));
+        lines
+            .extend(page.iter().filter(|one| filter.keeps(one)).map(|one| Line::of(one, namespaces, wide, filter.now)));
     };
-    visit(ui, app, args, add).await?;
-    if rows.is_empty() {
+    visit(ui, app, args, Parts::Rows { wide }, add).await?;
+    if lines.is_empty() {
         let place = if namespaces { "the cluster".to_owned() } else { format!("namespace {}", app.namespace) };
         ui.say(&format!("no such backups in {place}"));
     } else {
-        ui.result(&table(rows, namespaces, wide).to_string());
+        ui.result(&table(lines, namespaces, wide).to_string());
     }
     Ok(Exit::Done)
 }
@@ -92,7 +94,7 @@ async fn objects(ui: &Ui, app: &App, args: &ListArgs, filter: &Filter) -> Result
     }
     let mut spool = Spool::new(format)?;
     let mut spooled = Ok(());
-    visit(ui, app, args, |page| {
+    visit(ui, app, args, Parts::Objects, |page| {
         for backup in page.iter().filter(|one| filter.keeps(one)) {
             let added = object::shown(backup, managed)
                 .and_then(|value| spool.add(order(backup), &object::name(backup), &value));
@@ -112,8 +114,18 @@ fn order(backup: &Backup) -> (std::cmp::Reverse<Option<Timestamp>>, String) {
     (std::cmp::Reverse(backup.creation_timestamp().map(|time| time.0)), backup.name_any())
 }
 
+/// How much of a backup is wanted.
+#[derive(Clone, Copy)]
+enum Parts {
+    Objects,
+    /// What a line of the table shows.
+    Rows {
+        wide: bool,
+    },
+}
+
 /// The named backups, or all of them page by page: of thousands only their lines are kept.
-async fn visit(ui: &Ui, app: &App, args: &ListArgs, mut visit: impl FnMut(Vec<Backup>)) -> Result<()> {
+async fn visit(ui: &Ui, app: &App, args: &ListArgs, parts: Parts, mut visit: impl FnMut(Vec<Backup>)) -> Result<()> {
     if !args.names.is_empty() {
         visit(named(app, &args.names).await?);
         return Ok(());
@@ -130,12 +142,16 @@ async fn visit(ui: &Ui, app: &App, args: &ListArgs, mut visit: impl FnMut(Vec<Ba
     let told = |page: Vec<Backup>| {
         read += page.len();
         // The newest comes first, so nothing can be shown before everything is read.
-        if page.len() == PAGE as usize {
+        if read >= PAGE as usize {
             ui.progress_if_live(&format!("{read} backups so far"));
         }
         visit(page);
     };
-    each_page(&app.scoped::<Backup>(args.select.all_namespaces), params, "backups", told).await
+    let all = args.select.all_namespaces;
+    match parts {
+        Parts::Objects => each_page(&app.scoped::<Backup>(all), params, "backups", told).await,
+        Parts::Rows { wide } => rows::each_page(app, all, wide, params, told).await,
+    }
 }
 
 async fn named(app: &App, names: &[String]) -> Result<Vec<Backup>> {
@@ -203,12 +219,12 @@ impl Filter {
 }
 
 /// A line of the table, and its place.
-struct Row {
+struct Line {
     place: (std::cmp::Reverse<Option<Timestamp>>, String),
     cells: Vec<String>,
 }
 
-impl Row {
+impl Line {
     fn of(backup: &Backup, namespaces: bool, wide: bool, now: Timestamp) -> Self {
         let mut cells = cells(backup, now);
         if namespaces || wide {
@@ -250,7 +266,7 @@ fn more_cells(backup: &Backup) -> [String; 7] {
     ]
 }
 
-fn table(mut rows: Vec<Row>, namespaces: bool, wide: bool) -> Table {
+fn table(mut lines: Vec<Line>, namespaces: bool, wide: bool) -> Table {
     let mut header = vec!["NAME", "SOURCE", "METHOD", "TYPE", "STATUS", "SIZE", "DURATION", "AGE", "EXPIRES"];
     if namespaces || wide {
         header.insert(0, "NAMESPACE");
@@ -258,10 +274,10 @@ fn table(mut rows: Vec<Row>, namespaces: bool, wide: bool) -> Table {
     if wide {
         header.extend(["REPO", "POLICY", "DELETION", "PARENT", "STARTED", "COMPLETED", "REASON"]);
     }
-    rows.sort_by(|a, b| a.place.cmp(&b.place));
+    lines.sort_by(|a, b| a.place.cmp(&b.place));
     let mut table = Table::new(header);
-    for row in rows {
-        table.row(row.cells);
+    for line in lines {
+        table.row(line.cells);
     }
     table
 }
@@ -322,7 +338,7 @@ mod tests {
     }
 
     fn shown(backups: &[Backup], wide: bool) -> Table {
-        table(backups.iter().map(|one| Row::of(one, false, wide, now())).collect(), false, wide)
+        table(backups.iter().map(|one| Line::of(one, false, wide, now())).collect(), false, wide)
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod changes;
 mod delete;
 mod edit;
 mod in_place;
+mod list;
 mod repo;
 mod restore;
 mod schedule;

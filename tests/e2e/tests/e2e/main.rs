@@ -25,6 +25,7 @@ mod hooks;
 mod in_place;
 mod interop;
 mod kubeblocks;
+mod lists;
 mod main_job;
 mod mariadb;
 mod moments;

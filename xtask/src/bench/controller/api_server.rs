@@ -11,7 +11,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
 
 use super::audit::Log;
-use crate::cluster::programs;
+use crate::cluster::{go, programs};
 
 /// The two of them, ended when dropped.
 pub(crate) struct ApiServer {
@@ -48,7 +48,7 @@ impl ApiServer {
         let mut this = Self { dir: dir.to_owned(), audit, port, children: Vec::new() };
         let urls = [format!("http://127.0.0.1:{etcd}"), format!("http://127.0.0.1:{peers}")];
         this.spawn(
-            Path::new("/usr/bin/etcd"),
+            &go::ETCD.path()?,
             &[
                 ("--data-dir", text("etcd")),
                 ("--listen-client-urls", urls[0].clone()),
