@@ -11,12 +11,13 @@ use kbbackup_api::{
 use kube::{ResourceExt, api::ListParams};
 
 use crate::{
-    app::{App, each_page, get},
+    app::{App, get},
     args::OutputArgs,
     error::Result,
     exit::Exit,
     follow,
     output::{Table, human, object},
+    rows,
     ui::Ui,
 };
 
@@ -67,13 +68,14 @@ pub(super) async fn usage(ui: &Ui, app: &App, selector: &str) -> Result<Usage> {
     let mut all = Usage::new();
     ui.progress_if_live("reading backups");
     let params = ListParams::default().labels(selector);
-    each_page(&app.everywhere::<Backup>(), params, "backups", |page| add(&mut all, &page)).await?;
+    rows::each_page(app, true, false, params, |page| add(&mut all, &page)).await?;
     Ok(all)
 }
 
 fn add(usage: &mut Usage, backups: &[Backup]) {
     for backup in backups {
-        let Some(repo) = backup.labels().get(labels::BACKUP_REPO_NAME) else { continue };
+        let recorded = || backup.status.as_ref()?.backup_repo_name.as_ref();
+        let Some(repo) = backup.labels().get(labels::BACKUP_REPO_NAME).or_else(recorded) else { continue };
         let entry = usage.entry(repo.clone()).or_default();
         entry.0 += 1;
         let status = backup.status.as_ref().filter(|status| status.phase == Some(BackupPhase::Completed));
@@ -127,6 +129,16 @@ mod tests {
             "spec": {"backupPolicyName": "p", "backupMethod": "full"}, "status": {"phase": phase, "totalSize": size}
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn without_the_label_it_counts_where_its_status_says_it_is() {
+        let mut sparse = backup("a", "Completed", "1024");
+        sparse.metadata.labels = None;
+        sparse.status.as_mut().unwrap().backup_repo_name = Some("a".into());
+        let mut usage = Usage::new();
+        add(&mut usage, &[backup("a", "Completed", "1024"), sparse]);
+        assert_eq!(usage["a"], (2, 2048));
     }
 
     #[test]
