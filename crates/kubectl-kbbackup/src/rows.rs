@@ -108,10 +108,14 @@ async fn by_columns(
 ) -> Result<bool> {
     let what = || "backups cannot be listed".to_owned();
     let path = Backup::url_path(&(), (!everywhere).then_some(app.namespace.as_str()));
-    let (mut params, mut unclear) = (params.limit(PAGE), Vec::new());
+    let (mut params, mut unclear, mut begun) = (params.limit(PAGE), Vec::new(), false);
     loop {
         let page: Page = app.client.request(request(&path, &params)?).await.doing(what)?;
-        let Some(places) = page.places() else { return Ok(false) };
+        let Some(places) = page.places() else {
+            let changed = || CliError::refused(what(), "the definition of Backup was changed meanwhile; try again");
+            return if begun { Err(changed()) } else { Ok(false) };
+        };
+        begun = true;
         let mut clear = Vec::with_capacity(page.rows.len());
         for row in page.rows {
             let object = object(&places, row);

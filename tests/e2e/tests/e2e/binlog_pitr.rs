@@ -14,7 +14,8 @@ use kbbackup_testing::namespace::TempNamespace;
 use serde_json::{Value, json};
 
 use crate::moments::{
-    Depth, Events, Random, Samples, Target, archiving, around, chosen, end, now, refused_outside, rows_at, schedule,
+    Depth, Events, Random, Samples, Target, archiving, around, chosen, drop_copy, each, end, now, refused_outside,
+    rows_at, schedule,
 };
 use crate::recipes::{account, lose, method, policy, restore, restored, take};
 use crate::{begin, mariadb, mysql as clone};
@@ -170,7 +171,8 @@ fn comes_back_at_any_moment(test: &str, dialect: &Dialect, depth: Depth) {
     let elsewhere = lose(&space, &cluster, &log);
     let allowed = format!("kbbackup.io/allow-restore-to={}", elsewhere.name);
     space.kubectl.run(&["annotate", "backup", "--all", "--overwrite", &allowed]).unwrap();
-    for (number, target) in wanted(&mut random, depth, &events, &samples, &entries, commit, window).iter().enumerate() {
+    let wanted = wanted(&mut random, depth, &events, &samples, &entries, commit, window);
+    each(&wanted, |number, target| {
         let name = format!("t{number}");
         let mut object = restore(&name, &log, &space.name, &format!("data-{name}-0"), DATA);
         object["spec"]["restoreTime"] = json!(target.time.to_string());
@@ -186,8 +188,8 @@ fn comes_back_at_any_moment(test: &str, dialect: &Dialect, depth: Depth) {
             let ask = |query| copy.sql(query).unwrap();
             (ask("select count(*) from app.mark") == "1", ask(columns) == "2")
         });
-        elsewhere.kubectl.run(&["scale", &format!("statefulset/{name}"), "--replicas=0"]).unwrap();
-    }
+        drop_copy(&elsewhere, &name);
+    });
     let window = end(&space.kubectl.get(&["backup", &log]).unwrap()).unwrap();
     refused_outside(&elsewhere, (events.first, window), |name, time| {
         let mut object = restore(name, &log, &space.name, name, DATA);

@@ -1,7 +1,7 @@
 //! What recoveries to a point in time have in common: an archiver at work, random moments, and how many rows there were when.
 
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -100,6 +100,33 @@ pub(crate) fn chosen(mut all: Vec<Target>, depth: Depth, mut random: impl FnMut(
         all.push(random());
     }
     all
+}
+
+/// Targets that are proved at once where they are many; where they are few, other tests run meanwhile.
+const AT_ONCE: usize = 4;
+const MANY: usize = 20;
+
+/// Proves each of them, by their numbers.
+pub(crate) fn each(targets: &[Target], prove: impl Fn(usize, &Target) + Sync) {
+    let next = AtomicUsize::new(0);
+    let one_after_the_other = || {
+        while let number = next.fetch_add(1, Ordering::Relaxed)
+            && let Some(target) = targets.get(number)
+        {
+            prove(number, target);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..if targets.len() < MANY { 1 } else { AT_ONCE } {
+            scope.spawn(one_after_the_other);
+        }
+    });
+}
+
+/// Room for the next ones: what was proved goes.
+pub(crate) fn drop_copy(space: &TempNamespace, name: &str) {
+    space.kubectl.run(&["delete", "statefulset", name, "--timeout=180s"]).unwrap();
+    space.kubectl.run(&["delete", "pvc", &format!("data-{name}-0"), "--timeout=180s"]).unwrap();
 }
 
 /// The ledger's length before and after something is done.

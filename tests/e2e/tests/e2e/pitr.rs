@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use crate::begin;
 use crate::moments::{
-    Depth, Events, Random, Samples, Target, archiving, around, chosen, end, now, refused_outside, rows_at, schedule,
+    Depth, Events, Random, Samples, Target, archiving, around, chosen, drop_copy, each, end, now, refused_outside,
+    rows_at, schedule,
 };
 use crate::recipes::{account, method, policy, restore, restored};
 
@@ -151,7 +152,7 @@ fn prove(
     truth: (&Content, &[Entry]),
     targets: &[Target],
 ) {
-    for (number, target) in targets.iter().enumerate() {
+    each(targets, |number, target| {
         let name = format!("t{number}");
         let mut object = restore(&name, &source.log, &space.name, &format!("data-{name}-0"), DATA);
         object["spec"]["restoreTime"] = json!(target.time.to_string());
@@ -170,8 +171,8 @@ fn prove(
             let columns = "select count(*) from information_schema.columns where table_name = 'mark'";
             (ask("select count(*) from mark") == "1", ask(columns) == "2")
         });
-        elsewhere.kubectl.run(&["scale", &format!("statefulset/{name}"), "--replicas=0"]).unwrap();
-    }
+        drop_copy(elsewhere, &name);
+    });
 }
 
 fn comes_back_at_any_moment(major: u32, depth: Depth) {
