@@ -161,6 +161,25 @@ fn a_server_that_is_put_back_without_a_new_timeline_is_archived_at_once() {
 }
 
 #[test]
+fn a_server_on_which_nobody_commits_can_be_brought_back_from_the_start_on() {
+    let Some(server) = server() else { return };
+    let scene = Scene::new();
+    // No transaction of before ends in the segment with which the archiver begins: that of the last checkpoint.
+    server.ask("select pg_switch_wal(); checkpoint");
+    let conf = scene.conf();
+    let flags = [&FLAGS[..4], &["--heartbeat-seconds=3600", "-c", &conf]].concat();
+    let archiver = Archiver(scene.with(Run::new(&flags), &server).spawn_logged(&scene.dir.path().join("log")));
+    scene.wait(&|_| scene.log().contains("streaming timeline"));
+    std::thread::sleep(Duration::from_secs(10));
+    let quiet = server.ask("select clock_timestamp() - interval '5 s'");
+    write(&server, 1);
+    scene.wait_reachable(&server);
+    let start = scene.info()["timeRange"]["start"].as_str().unwrap().to_owned();
+    assert_eq!(server.ask(&format!("select '{start}'::timestamptz < '{quiet}'")), "t", "{start}: {}", scene.log());
+    archiver.signal("TERM");
+}
+
+#[test]
 fn the_slot_guards_the_log_until_it_is_durable() {
     let Some(server) = server() else { return };
     let scene = Scene::new();

@@ -187,7 +187,9 @@ async fn histories(archiver: &mut Archiver, stream: &mut Connection, timeline: u
 impl Session<'_> {
     async fn stream(&mut self, stop: &mut Stop) -> Result<Ended> {
         let now = Instant::now();
-        let (mut partial, mut look, mut list, mut beat) = (now, now, now, now);
+        let (mut partial, mut look, mut list) = (now, now, now);
+        // The first one at once: what can be reached begins, or goes on upon a new timeline, with the first time in the log.
+        let mut beat = None::<Instant>;
         let mut endings = 0;
         let mut ticks = interval(STATUS);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -202,8 +204,9 @@ impl Session<'_> {
                         partial = Instant::now();
                         self.store_open();
                     }
-                    if self.archiver.settings.heartbeat.is_some_and(|every| beat.elapsed() >= every) {
-                        beat = Instant::now();
+                    let due = |every| beat.is_none_or(|last| last.elapsed() >= every);
+                    if self.archiver.settings.heartbeat.is_some_and(due) {
+                        beat = Some(Instant::now());
                         if endings == self.endings {
                             in_time(self.server.beat()).await?;
                         }
