@@ -33,10 +33,11 @@ pub(crate) struct Args {
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// How one engine is filled, and what a person without us would type. The scripts run in a pod that mounts the database's claim at
-/// `/source` and one of its own at `/hand`; its environment has HOST and PASSWORD.
+/// `source` and one of its own at `/hand`; its environment has HOST and PASSWORD.
 struct Engine {
     name: &'static str,
     image: &'static str,
+    source: &'static str,
     back_up: &'static str,
     /// Ends when a query was answered.
     bring_back: &'static str,
@@ -45,6 +46,7 @@ struct Engine {
 const POSTGRES: Engine = Engine {
     name: "PostgreSQL 17",
     image: "kbbackup.test/postgres:17",
+    source: "/source",
     back_up: "export PGPASSWORD=$PASSWORD; pg_basebackup -h $HOST -U postgres -D /hand/backup -Ft -X stream -c fast",
     bring_back: "mkdir -m 700 /hand/data && tar -xf /hand/backup/base.tar -C /hand/data && tar -xf /hand/backup/pg_wal.tar -C /hand/data/pg_wal
         chown -R postgres /hand/data
@@ -57,9 +59,13 @@ const POSTGRES: Engine = Engine {
 const MARIADB: Engine = Engine {
     name: "MariaDB 11.8",
     image: "kbbackup.test/mariadb:11.8",
-    back_up: "MYSQL_PWD=$PASSWORD mariadb-backup --backup -h $HOST -u root --datadir=/source --target-dir=/hand/backup 2>/dev/null",
-    bring_back: "mariadb-backup --prepare --target-dir=/hand/backup 2>/dev/null && mkdir /hand/data
-        mariadb-backup --copy-back --target-dir=/hand/backup --datadir=/hand/data 2>/dev/null && chown -R mysql /hand/data
+    // Where its server has it, or the tool does not find the log.
+    source: mysql::DATA,
+    back_up: "said() { \"$@\" 2> /hand/said || { tail -3 /hand/said >&2; false; }; }
+        MYSQL_PWD=$PASSWORD said mariadb-backup --backup --host=$HOST --user=root --target-dir=/hand/backup",
+    bring_back: "said() { \"$@\" 2> /hand/said || { tail -3 /hand/said >&2; false; }; }
+        said mariadb-backup --prepare --target-dir=/hand/backup && mkdir /hand/data
+        said mariadb-backup --copy-back --target-dir=/hand/backup --datadir=/hand/data && chown -R mysql /hand/data
         mariadbd --user=mysql --datadir=/hand/data --socket=/tmp/hand.sock --pid-file=/tmp/hand.pid --skip-networking 2>/dev/null &
         until MYSQL_PWD=$PASSWORD mariadb -S /tmp/hand.sock -u root -NBe 'select 1' 2>/dev/null; do sleep 0.1; done
         kill %1; wait",
@@ -83,7 +89,8 @@ impl Database {
         server.fill()?;
         let rows = size * 1024;
         server.sql(&format!(
-            "create table app.bulk (id int primary key, filler varchar(1024) not null);
+            "use app;
+             create table app.bulk (id int primary key, filler varchar(1024) not null);
              insert into app.bulk select seq, repeat(sha2(seq, 256), 15) from seq_1_to_{rows}"
         ))?;
         Ok(Self::Mysql(server))
@@ -101,16 +108,12 @@ const NAME: &str = "db";
 
 pub(super) fn run(root: &Path, args: &Args) -> Result<()> {
     let site = site::prepare(root, &args.cluster, &["postgres:17", "mariadb:11.8"], Profile::Release)?;
-    let mut rows = Vec::new();
-    for engine in [POSTGRES, MARIADB] {
-        rows.push(ui::long_step(engine.name, || measure(&site.kubectl, &engine, args))?);
-    }
     ui::result(
         "| engine | size | | back up | bring back, to the first query | lost when all is killed at once | back at the last moment |\n\
          |---|---:|---|---:|---:|---:|---:|",
     );
-    for row in &rows {
-        ui::result(row);
+    for engine in [POSTGRES, MARIADB] {
+        ui::result(ui::long_step(engine.name, || measure(&site.kubectl, &engine, args))?);
     }
     site.end()
 }
@@ -192,7 +195,7 @@ fn hand(engine: &Engine) -> Value {
                         {"name": "HOST", "value": format!("{NAME}-0.{NAME}")},
                         {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": format!("{NAME}-auth"), "key": secret}}},
                     ],
-                    "volumeMounts": [{"name": "hand", "mountPath": "/hand"}, {"name": "source", "mountPath": "/source"}],
+                    "volumeMounts": [{"name": "hand", "mountPath": "/hand"}, {"name": "source", "mountPath": engine.source}],
                 }],
                 "volumes": [
                     {"name": "hand", "persistentVolumeClaim": {"claimName": "hand"}},
