@@ -114,6 +114,11 @@ impl App {
         }
     }
 
+    /// An operator in whatever namespace, as far as one may look: also where another one was given.
+    pub(crate) async fn operator_anywhere(&self) -> Result<Option<Deployment>> {
+        Self { operator_namespace: None, ..self.clone() }.operator().await
+    }
+
     /// Namespace of the operator: given, found, or the usual one.
     pub(crate) async fn operator_namespace(&self) -> String {
         if let Some(namespace) = &self.operator_namespace {

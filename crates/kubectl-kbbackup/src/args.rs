@@ -257,6 +257,25 @@ pub(crate) struct WriteArgs {
     pub output: Option<Format>,
 }
 
+impl WriteArgs {
+    /// Whether standard output is for a program, which wants the objects alone.
+    pub(crate) fn is_for_program(&self) -> bool {
+        self.output.is_some_and(Format::is_object)
+    }
+
+    /// # Errors
+    /// When a log is to go where the objects go.
+    pub(crate) fn without_logs(&self, follow_logs: bool) -> crate::error::Result<()> {
+        if follow_logs && self.is_for_program() {
+            let why = "the log and the written object would be mixed on standard output";
+            return Err(
+                crate::error::CliError::usage("--follow-logs cannot be given with -o", why).hint("add --wait instead")
+            );
+        }
+        Ok(())
+    }
+}
+
 /// How to wait for the end of what was started.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct WaitArgs {

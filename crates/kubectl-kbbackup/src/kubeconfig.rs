@@ -1,6 +1,6 @@
 //! From kubeconfig files and flags to a configuration of the client, as kubectl does it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kube::config::{
     AuthInfo, Cluster, Config, Context, KubeConfigOptions, Kubeconfig, KubeconfigError, NamedAuthInfo, NamedCluster,
@@ -21,7 +21,7 @@ const OURS: &str = "kbbackup-flags";
 pub(crate) async fn load(globals: &Globals) -> Result<Config> {
     let read = match &globals.kubeconfig {
         Some(path) => Kubeconfig::read_from(path),
-        None => Kubeconfig::read(),
+        None => read(),
     };
     let kubeconfig = match read {
         Ok(kubeconfig) => kubeconfig,
@@ -50,6 +50,30 @@ pub(crate) async fn load(globals: &Globals) -> Result<Config> {
         config.connect_timeout = Some(std::time::Duration::from_secs(10));
     }
     Ok(config)
+}
+
+/// The files that the variable names, else the usual one.
+fn read() -> std::result::Result<Kubeconfig, KubeconfigError> {
+    let named = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    let files: Vec<PathBuf> = std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty()).collect();
+    if files.is_empty() { Kubeconfig::read() } else { merged(&files) }
+}
+
+/// All of them that are there, as kubectl does it: the first one that says something wins.
+fn merged(files: &[PathBuf]) -> std::result::Result<Kubeconfig, KubeconfigError> {
+    let (mut whole, mut missing) = (None::<Kubeconfig>, None);
+    for file in files {
+        match Kubeconfig::read_from(file) {
+            Err(KubeconfigError::ReadConfig(error, path)) if error.kind() == std::io::ErrorKind::NotFound => {
+                missing = Some(KubeconfigError::ReadConfig(error, path));
+            }
+            other => whole = Some(whole.unwrap_or_default().merge(other?)?),
+        }
+    }
+    match (whole, missing) {
+        (None, Some(missing)) => Err(missing),
+        (whole, _) => Ok(whole.unwrap_or_default()),
+    }
 }
 
 fn in_cluster() -> bool {
@@ -240,6 +264,23 @@ users:
         let value = serde_json::to_value(kubeconfig).unwrap();
         let last = |list: &str| value[list].as_array().unwrap().last().unwrap().clone();
         json!({"cluster": last("clusters")["cluster"], "user": last("users")["user"], "namespace": last("contexts")["context"]["namespace"]})
+    }
+
+    #[test]
+    fn files_that_are_not_there_are_passed_over_and_broken_ones_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name)
+        };
+        let (good, missing) = (file("good", FILE), dir.path().join("missing"));
+        let other = file("other", &FILE.replace("current-context: a", "current-context: z").replace("//a:", "//z:"));
+        let current = |files: &[PathBuf]| merged(files).unwrap().current_context;
+        assert_eq!(current(&[missing.clone(), good.clone()]).as_deref(), Some("a"));
+        assert_eq!(current(&[good.clone(), missing.clone(), other.clone()]).as_deref(), Some("a"));
+        assert_eq!(current(&[other, good.clone()]).as_deref(), Some("z"));
+        assert!(matches!(merged(&[missing]), Err(KubeconfigError::ReadConfig(..))));
+        assert!(merged(&[good, file("broken", "a: [")]).is_err());
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    let ui = Ui::new(cli.globals.color, cli.globals.no_input);
+    let ui = Ui::new(cli.globals.color, cli.globals.no_input).within(cli.globals.namespace.clone());
     log(cli.globals.verbosity);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

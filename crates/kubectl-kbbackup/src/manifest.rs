@@ -66,6 +66,17 @@ impl Manifest {
         Ok(manifests)
     }
 
+    /// As it is shown to whoever has just written it.
+    fn presentable(&self) -> Value {
+        let mut value = self.value.clone();
+        object::strip_managed(&mut value);
+        if let Some(fields) = value.as_object_mut().filter(|_| self.kind() == "Secret") {
+            fields.remove("data");
+            fields.remove("stringData");
+        }
+        value
+    }
+
     pub(crate) fn kind(&self) -> &str {
         self.value["kind"].as_str().unwrap_or_default()
     }
@@ -196,19 +207,19 @@ pub(crate) fn documents(values: &[Value], manifests: &[Manifest], format: Format
     }
 }
 
-/// Prints written objects in the wanted format, or one plain line each.
+/// Prints written objects in the wanted format, several as one document, or one plain line each. Of Secrets all but the data
+/// is shown: who wrote them has it.
 pub(crate) fn announce(ui: &Ui, written: &[DynamicObject], verb: &str, output: Option<Format>) -> Result<()> {
+    let mut manifests = Vec::with_capacity(written.len());
     for object in written {
-        let manifest = Manifest { value: serde_json::to_value(object)? };
-        match output {
-            Some(Format::Name) => ui.result(&manifest.full_name()),
-            Some(format @ (Format::Json | Format::Yaml)) => {
-                let mut value = manifest.value.clone();
-                object::strip_managed(&mut value);
-                ui.result(&object::text(&value, format)?);
-            }
-            _ => ui.result(&format!("{} {verb}", manifest.full_name())),
+        manifests.push(Manifest { value: serde_json::to_value(object)? });
+    }
+    match output.filter(|format| format.is_object()) {
+        Some(format) => {
+            let shown: Vec<Value> = manifests.iter().map(Manifest::presentable).collect();
+            ui.result(&documents(&shown, &manifests, format)?);
         }
+        None => manifests.iter().for_each(|manifest| ui.result(&format!("{} {verb}", manifest.full_name()))),
     }
     Ok(())
 }

@@ -28,7 +28,12 @@ pub(crate) struct Ui {
     /// Another program has the terminal.
     lent: AtomicBool,
     answers: Mutex<Answers>,
+    /// Given on the command line: commands that are proposed need it to mean the same.
+    namespace: Option<String>,
 }
+
+/// Commands about the cluster as a whole.
+const EVERYWHERE: [&str; 6] = ["repo", "install", "uninstall", "upgrade", "doctor", "version"];
 
 /// The terminal is another program's.
 pub(crate) struct Lent<'a>(&'a AtomicBool);
@@ -78,6 +83,7 @@ impl Ui {
             dirty: AtomicBool::new(false),
             lent: AtomicBool::new(false),
             answers: Mutex::default(),
+            namespace: None,
         }
     }
 
@@ -130,6 +136,11 @@ impl Ui {
         write(&mut std::io::BufWriter::new(std::io::stdout().lock()))
     }
 
+    /// How it ended: a result for people; a program has its object already, and nothing else may stand beside it.
+    pub(crate) fn outcome(&self, text: &str, for_program: bool) {
+        if for_program { self.say(text) } else { self.result(text) }
+    }
+
     /// One line of somebody else's log.
     pub(crate) fn log_line(&self, line: &str) {
         self.result(line);
@@ -147,8 +158,28 @@ impl Ui {
         eprintln!("{}: {text}", self.paint("33", "warning"));
     }
 
+    /// Proposes commands that act on this namespace.
+    pub(crate) fn within(self, namespace: Option<String>) -> Self {
+        Self { namespace, ..self }
+    }
+
+    /// The command with the namespace that the one before was given.
+    fn placed(&self, text: &str) -> String {
+        let words: Vec<&str> = text.split(' ').collect();
+        match (&self.namespace, words.as_slice()) {
+            (Some(namespace), ["kubectl", "kbbackup", verb, rest @ ..])
+                if !EVERYWHERE.contains(verb)
+                    && !rest.iter().any(|word| ["-n", "--namespace", "-A", "--all-namespaces"].contains(word)) =>
+            {
+                format!("{text} -n {namespace}")
+            }
+            _ => text.to_owned(),
+        }
+    }
+
     /// A command to try next; nothing stands behind it, so that it can be copied.
     pub(crate) fn hint(&self, text: &str) {
+        let text = self.placed(text);
         self.clear();
         eprintln!("{}: {text}", self.paint("36", "hint"));
     }

@@ -134,18 +134,19 @@ async fn choose(app: &App, args: &DeleteArgs, all: &[Backup]) -> Result<Vec<Back
         }
         return Ok(chosen);
     }
+    if args.source.is_none() && args.selector.is_none() && !args.all {
+        return Err(CliError::usage("nothing was named", "name backups, or select them with -l or --source and --all"));
+    }
+    // Each of the two narrows what the other one selects.
+    let mut chosen = match &args.selector {
+        Some(selector) => list_all(&app.here::<Backup>(), ListParams::default().labels(selector), "backups").await?,
+        None => all.to_vec(),
+    };
     if let Some(source) = &args.source {
-        let sources = [Source::parse(source)?];
-        let policies = source::policies(app).await?;
-        return Ok(all.iter().filter(|backup| source::is_of(backup, &sources, &policies)).cloned().collect());
+        let (sources, policies) = ([Source::parse(source)?], source::policies(app).await?);
+        chosen.retain(|backup| source::is_of(backup, &sources, &policies));
     }
-    if let Some(selector) = &args.selector {
-        return list_all(&app.here::<Backup>(), ListParams::default().labels(selector), "backups").await;
-    }
-    if args.all {
-        return Ok(all.to_vec());
-    }
-    Err(CliError::usage("nothing was named", "name backups, or select them with -l or --source and --all"))
+    Ok(chosen)
 }
 
 fn subject(backups: &[Backup]) -> String {

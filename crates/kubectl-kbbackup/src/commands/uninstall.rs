@@ -75,6 +75,12 @@ struct Hand<'a> {
 pub(crate) async fn run(ui: &Ui, app: &App, args: &UninstallArgs) -> Result<Exit> {
     let operator = app.operator().await?;
     let namespace = app.operator_namespace().await;
+    if let (None, Some(elsewhere)) = (&operator, app.operator_anywhere().await?) {
+        let place = elsewhere.namespace().unwrap_or_default();
+        let why = format!("there is one in namespace {place}, and it would lose its rights");
+        return Err(CliError::usage(format!("there is no operator in namespace {namespace}"), why)
+            .hint(format!("kubectl kbbackup uninstall --operator-namespace {place}")));
+    }
     let hand = &Hand { ui, dry: args.dry_run };
     let yes = args.yes || hand.dry;
     if args.delete_embedded_data {
@@ -88,8 +94,14 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UninstallArgs) -> Result<Exit
         let count = objects.len().to_string();
         ask::confirm(ui, yes, &format!("Remove the definitions and {count} objects of theirs?"), Some(&count))?;
     }
-    if operator.is_some() && !args.delete_crds && !args.delete_embedded_data {
-        ask::confirm(ui, yes, &format!("Remove the operator from namespace {namespace}?"), None)?;
+    if !args.delete_crds && !args.delete_embedded_data {
+        match &operator {
+            Some(_) => ask::confirm(ui, yes, &format!("Remove the operator from namespace {namespace}?"), None)?,
+            None if has_rights(app).await? => {
+                ask::confirm(ui, yes, "Remove what is left of the operator, in all of the cluster?", None)?;
+            }
+            None => {}
+        }
     }
     if operator.is_none() {
         ui.say("the operator is not installed");
@@ -123,6 +135,14 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UninstallArgs) -> Result<Exit
         ui.say("definitions and backups stay");
     }
     Ok(Exit::Done)
+}
+
+/// Whether roles of an operator that is not there any more are left.
+async fn has_rights(app: &App) -> Result<bool> {
+    let params = ListParams::default().labels(&format!("{}={PART_OPERATOR}", labels::PART));
+    let roles = list_all(&app.everywhere::<ClusterRole>(), params.clone(), "clusterroles").await?;
+    let bindings = list_all(&app.everywhere::<ClusterRoleBinding>(), params, "clusterrolebindings").await?;
+    Ok(!roles.is_empty() || !bindings.is_empty())
 }
 
 /// Waits until no pod of the operator is left: one that still runs would take the end of a catalogue for the wish to erase

@@ -82,6 +82,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UpdateArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let params = PatchParams { field_manager: Some(app.field_manager.clone()), ..PatchParams::default() };
+    let mut all = Vec::new();
     for (change, (kept, status)) in changes.iter().zip(more) {
         let name = change.present.name_any();
         let written = patch::send(app, std::slice::from_ref(change)).await?;
@@ -90,10 +91,14 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UpdateArgs) -> Result<Exit> {
             let sent = api.patch_status(&name, &params, &Patch::Merge(&status)).await;
             object = sent.doing(|| format!("backup/{name} cannot be changed"))?;
         }
-        match args.write.output {
-            None => ui.result(&format!("backup.dataprotection.kubeblocks.io/{name} changed: {kept}")),
-            output => manifest::announce(ui, &[object], "changed", output)?,
+        if args.write.is_for_program() {
+            all.push(object);
+        } else {
+            ui.result(&format!("backup.dataprotection.kubeblocks.io/{name} changed: {kept}"));
         }
+    }
+    if !all.is_empty() {
+        manifest::announce(ui, &all, "changed", args.write.output)?;
     }
     Ok(Exit::Done)
 }

@@ -12,6 +12,7 @@ mod in_place;
 mod list;
 mod repo;
 mod restore;
+mod safe;
 mod schedule;
 mod terminal;
 mod upgrade;

@@ -97,6 +97,7 @@ pub(crate) struct BackupArgs {
 }
 
 pub(crate) async fn run(ui: &Ui, app: &App, args: &BackupArgs) -> Result<Exit> {
+    args.write.without_logs(args.follow_logs)?;
     let chosen = choose::choose(ui, app, args).await?;
     let policy = &chosen.policy;
     let source_name = chosen.workload.clone().unwrap_or_else(|| source::of_policy(policy));
@@ -139,13 +140,18 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &BackupArgs) -> Result<Exit> {
         manifest::previewed(app, ui, &manifests, How::Create, &args.write).await?;
         return Ok(Exit::Done);
     }
+    let mut written = Vec::new();
     if let Some(planned) = &chosen.new {
-        policy::write(ui, app, planned, args.write.output).await?;
+        written = policy::write(app, planned).await?;
+        // A person sees at once what was made; a program gets all of it as one.
+        if !args.write.is_for_program() {
+            manifest::announce(ui, &std::mem::take(&mut written), "created", None)?;
+        }
     }
     let place = repo_name.map_or_else(|| "volume snapshots".to_owned(), |repo| format!("backuprepo/{repo}"));
     ui.say(&format!("backing up {source_name} by method {} into {place}", method.name));
-    let written = manifest::send(app, &manifest, How::Create, false).await?;
-    manifest::announce(ui, std::slice::from_ref(&written), "created", args.write.output)?;
+    written.push(manifest::send(app, &manifest, How::Create, false).await?);
+    manifest::announce(ui, &written, "created", args.write.output)?;
     ui.equivalent();
     if args.wait.wait == Some(true) || args.follow_logs {
         return wait_for(ui, app, &name, args).await;
@@ -171,7 +177,7 @@ async fn wait_for(ui: &Ui, app: &App, name: &str, args: &BackupArgs) -> Result<E
     match ending {
         Ending::Good => {
             let backup = get(&api, &what).await?;
-            ui.result(&completed(ui, &backup));
+            ui.outcome(&completed(ui, &backup), args.write.is_for_program());
             ui.hint(&format!("kubectl kbbackup restore NAME --from {name}{flag} --wait"));
             Ok(Exit::Done)
         }

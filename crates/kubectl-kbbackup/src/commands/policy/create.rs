@@ -3,7 +3,10 @@
 use clap::Args;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kbbackup_api::v1alpha1::{ActionSet, Availability, BackupPolicy, ConnectionCredential, EncryptionAlgorithm};
-use kube::{ResourceExt, api::ListParams};
+use kube::{
+    ResourceExt,
+    api::{DynamicObject, ListParams},
+};
 
 use super::{secrets, tell};
 use crate::{
@@ -117,7 +120,7 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
     if manifest::previewed(app, ui, &planned.manifests()?, How::Create, &args.write).await? {
         return Ok(Exit::Done);
     }
-    write(ui, app, &planned, args.write.output).await?;
+    manifest::announce(ui, &write(app, &planned).await?, "created", args.write.output)?;
     ui.equivalent();
     ui.hint(&format!("kubectl kbbackup backup statefulset/{name}{} --wait", app.namespace_flag()));
     Ok(Exit::Done)
@@ -136,13 +139,13 @@ impl Planned {
 }
 
 /// Creates what was planned. A Secret that is there already from an earlier try is kept.
-pub(crate) async fn write(ui: &Ui, app: &App, planned: &Planned, output: Option<crate::output::Format>) -> Result<()> {
+pub(crate) async fn write(app: &App, planned: &Planned) -> Result<Vec<DynamicObject>> {
     let mut written = Vec::new();
     for manifest in planned.manifests()? {
         let how = if manifest.kind() == "Secret" { How::Apply } else { How::Create };
         written.push(manifest::send(app, &manifest, how, false).await?);
     }
-    manifest::announce(ui, &written, "created", output)
+    Ok(written)
 }
 
 /// Looks at the StatefulSet, says what was found, checks everything that can be checked, and builds the objects.

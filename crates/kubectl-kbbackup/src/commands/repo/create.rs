@@ -117,6 +117,14 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
         )
         .hint("add --make-default instead of --default to move the mark"));
     }
+    let replaces: Vec<String> =
+        if args.make_default { defaults.iter().map(|repo| repo.name_any()).collect() } else { Vec::new() };
+    if !replaces.is_empty() && args.wait.wait == Some(false) {
+        let why =
+            "a repository becomes the default instead of another one when it is ready, and that is not waited for";
+        return Err(CliError::usage("--make-default cannot be given with --wait=false", why)
+            .hint(format!("kubectl kbbackup repo update {name} --default")));
+    }
     for flag in secrets_given(&args.flags) {
         ui.warn(&format!("--{flag} stands in the shell's history now; a file, a Secret or a variable is safer"));
     }
@@ -157,6 +165,9 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
     }
     manifests.push(Manifest::of(&repo)?);
     if manifest::previewed(app, ui, &manifests, How::Create, &args.write).await? {
+        if !replaces.is_empty() {
+            ui.say(&format!("once it is ready it would be the default instead of {}", replaces.join(", ")));
+        }
         return Ok(Exit::Done);
     }
     let written = create(app, secret.as_ref(), &manifests).await?;
@@ -172,14 +183,16 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &CreateArgs) -> Result<Exit> {
             error.hints.retain(|hint| !hint.starts_with("kubectl"));
             undo(app, &name, secret.as_ref()).await;
             ui.say(&format!("backuprepo/{name} and its Secret were removed again"));
+        } else if !replaces.is_empty() {
+            ui.say(&format!("the default is {} still", replaces.join(", ")));
+            error.hints.push(format!("kubectl kbbackup repo update {name} --default"));
         }
         return Err(error);
     }
     ui.say(&ui.marked(Mark::Good, &format!("backuprepo/{name} is ready")));
-    if args.make_default && !defaults.is_empty() {
-        let others: Vec<String> = defaults.iter().map(|repo| repo.name_any()).collect();
-        super::update::move_default(app, &name, &others).await?;
-        ui.say(&format!("backuprepo/{name} is the default now instead of {}", others.join(", ")));
+    if !replaces.is_empty() {
+        super::update::move_default(app, &name, &replaces).await?;
+        ui.say(&format!("backuprepo/{name} is the default now instead of {}", replaces.join(", ")));
     }
     Ok(Exit::Done)
 }

@@ -45,37 +45,30 @@ pub(crate) struct DeleteArgs {
 pub(super) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
     let api = app.everywhere::<BackupRepo>();
     let limit = Some(args.timeout).filter(|limit| !limit.is_zero());
+    // All of them are looked at and asked about before anything goes.
+    let mut chosen = Vec::with_capacity(args.names.len());
     for name in &args.names {
         get(&api, &format!("backuprepo/{name}")).await?;
         let mut backups = super::backups_in(app, name).await?;
         backups.sort_by_key(|backup| backup.creation_timestamp().map(|time| time.0));
         if !backups.is_empty() && !args.cascade {
-            let oldest: Vec<String> = backups
-                .iter()
-                .take(5)
-                .map(|backup| format!("{}/{}", backup.namespace().unwrap_or_default(), backup.name_any()))
-                .collect();
-            let more = if backups.len() > oldest.len() {
-                format!(" and {} more", backups.len() - oldest.len())
-            } else {
-                String::new()
-            };
-            return Err(CliError::usage(
-                format!("backuprepo/{name} holds {}", human::count(backups.len(), "backup", "backups")),
-                format!("{}{more}", oldest.join(", ")),
-            )
-            .hint(format!("kubectl kbbackup repo delete {name} --cascade")));
+            return Err(holds(name, &backups));
         }
+        if chosen.iter().all(|(other, _)| *other != name) {
+            chosen.push((name, backups));
+        }
+    }
+    for (name, backups) in &chosen {
         if backups.is_empty() {
             ask::confirm(ui, args.yes, &format!("Delete backuprepo/{name}?"), None)?;
         } else {
-            let question = format!(
-                "Delete backuprepo/{name} and {} with their data?",
-                human::count(backups.len(), "backup", "backups")
-            );
+            let count = human::count(backups.len(), "backup", "backups");
+            let question = format!("Delete backuprepo/{name} and {count} with their data?");
             ask::confirm(ui, args.yes, &question, Some(name))?;
-            delete_backups(ui, app, &backups, limit).await?;
         }
+    }
+    for (name, backups) in &chosen {
+        delete_backups(ui, app, backups, limit).await?;
         api.delete(name, &DeleteParams::default()).await.doing(|| format!("backuprepo/{name} cannot be deleted"))?;
         let what = format!("backuprepo/{name}");
         let waiting = Waiting { what: &what, limit, hints: vec![format!("kubectl kbbackup repo describe {name}")] };
@@ -87,6 +80,21 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
         ui.result(&format!("backuprepo.dataprotection.kubeblocks.io/{name} deleted"));
     }
     Ok(Exit::Done)
+}
+
+/// The refusal of a repository that is in use, with the oldest of its backups.
+fn holds(name: &str, backups: &[Backup]) -> CliError {
+    let place = |backup: &Backup| format!("{}/{}", backup.namespace().unwrap_or_default(), backup.name_any());
+    let oldest: Vec<String> = backups.iter().take(5).map(place).collect();
+    let more = match backups.len() - oldest.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    CliError::usage(
+        format!("backuprepo/{name} holds {}", human::count(backups.len(), "backup", "backups")),
+        format!("{}{more}", oldest.join(", ")),
+    )
+    .hint(format!("kubectl kbbackup repo delete {name} --cascade"))
 }
 
 async fn delete_backups(ui: &Ui, app: &App, backups: &[Backup], limit: Option<Duration>) -> Result<()> {

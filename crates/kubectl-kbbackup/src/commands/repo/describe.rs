@@ -42,8 +42,8 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &DescribeArgs) -> Result<Exit>
     for (index, repo) in repos.iter().enumerate() {
         let name = repo.name_any();
         let selector = format!("{}={name}", labels::BACKUP_REPO_NAME);
-        let usage = super::list::usage(ui, app, &selector).await.unwrap_or_default();
-        let usage = usage.get(&name).copied().unwrap_or_default();
+        let usage = super::list::usage(ui, app, &selector).await.ok();
+        let usage = usage.map(|usage| usage.get(&name).copied().unwrap_or_default());
         if index > 0 {
             ui.result("\n");
         }
@@ -59,8 +59,13 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &DescribeArgs) -> Result<Exit>
     Ok(Exit::Done)
 }
 
-fn describe(repo: &BackupRepo, (count, bytes): (usize, u64), now: Timestamp) -> String {
+fn describe(repo: &BackupRepo, usage: Option<(usize, u64)>, now: Timestamp) -> String {
     let spec = &repo.spec;
+    // Without the right to list backups everywhere it is not known, which is not none.
+    let backups = usage.map_or_else(
+        || "unknown: backups cannot be listed".to_owned(),
+        |(count, bytes)| format!("{count}, {} in completed ones", human::bytes(bytes)),
+    );
     let mut sheet = Sheet::default();
     sheet
         .line("Name", repo.name_any())
@@ -69,7 +74,7 @@ fn describe(repo: &BackupRepo, (count, bytes): (usize, u64), now: Timestamp) -> 
         .line("Default", super::is_default(repo).to_string())
         .line("Path prefix", spec.path_prefix.clone().unwrap_or_default())
         .line("Age", human::age(repo.creation_timestamp().as_ref(), now))
-        .line("Backups", format!("{count}, {} in completed ones", human::bytes(bytes)));
+        .line("Backups", backups);
     if let Some(credential) = &spec.credential {
         let namespace = credential.namespace.clone().unwrap_or_default();
         sheet.line(

@@ -55,8 +55,8 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     // Without the right to list backups everywhere the two columns stay empty.
-    let usage = usage(ui, app, labels::BACKUP_REPO_NAME).await.unwrap_or_default();
-    ui.result(&table(&repos, &usage, format.is_wide(), Timestamp::now()).to_string());
+    let usage = usage(ui, app, labels::BACKUP_REPO_NAME).await.ok();
+    ui.result(&table(&repos, usage.as_ref(), format.is_wide(), Timestamp::now()).to_string());
     Ok(Exit::Done)
 }
 
@@ -84,14 +84,14 @@ fn add(usage: &mut Usage, backups: &[Backup]) {
     }
 }
 
-fn table(repos: &[BackupRepo], usage: &Usage, wide: bool, now: Timestamp) -> Table {
+fn table(repos: &[BackupRepo], usage: Option<&Usage>, wide: bool, now: Timestamp) -> Table {
     let mut header = vec!["NAME", "STATUS", "PROVIDER", "ACCESS", "DEFAULT", "BACKUPS", "SIZE", "AGE"];
     if wide {
         header.extend(["ENDPOINT", "BUCKET", "PATH-PREFIX", "REASON"]);
     }
     let mut table = Table::new(header);
     for repo in repos {
-        let (count, bytes) = usage.get(&repo.name_any()).copied().unwrap_or_default();
+        let used = usage.map(|usage| usage.get(&repo.name_any()).copied().unwrap_or_default());
         let config = |key: &str| repo.spec.config.get(key).cloned().unwrap_or_default();
         let mut row = vec![
             repo.name_any(),
@@ -99,8 +99,8 @@ fn table(repos: &[BackupRepo], usage: &Usage, wide: bool, now: Timestamp) -> Tab
             repo.spec.storage_provider_ref.clone(),
             repo.spec.access_method().to_string(),
             super::is_default(repo).to_string(),
-            count.to_string(),
-            human::bytes(bytes),
+            used.map(|(count, _)| count.to_string()).unwrap_or_default(),
+            used.map(|(_, bytes)| human::bytes(bytes)).unwrap_or_default(),
             human::age(repo.creation_timestamp().as_ref(), now),
         ];
         if wide {

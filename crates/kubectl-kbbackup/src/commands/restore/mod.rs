@@ -402,7 +402,7 @@ async fn wait_for(ui: &Ui, app: &App, name: &str, wish: &Wish, args: &RestoreArg
                 Some(_) => in_place::way_back(app, &restore, &wish.target)?,
                 None => String::new(),
             };
-            ui.result(&ui.marked(Mark::Good, &plan::completed(&restore, wish)));
+            ui.outcome(&ui.marked(Mark::Good, &plan::completed(&restore, wish)), args.write.is_for_program());
             if !way_back.is_empty() {
                 ui.say(&way_back);
             }

@@ -81,6 +81,14 @@ pub(super) async fn names(app: &App, text: &str) -> Result<Vec<String>> {
     Ok(all.iter().filter(|schedule| of(schedule)).map(ResourceExt::name_any).collect())
 }
 
+/// Whether anything that could be scheduled is called so.
+pub(super) async fn has_policy(app: &App, text: &str) -> Result<bool> {
+    match wanted(text)? {
+        Wanted::Schedule(_) => Ok(true),
+        Wanted::Source(source) => policies(app, &source).await.map(|found| !found.is_empty()),
+    }
+}
+
 /// The schedule of a source. Without a source, or with several schedules, it is asked for.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use super::find;
 use crate::{
     app::{App, get, list_all},
     args::{OutputArgs, SelectArgs},
-    error::Result,
+    error::{CliError, Result},
     exit::Exit,
     follow,
     output::{Table, human, object},
@@ -91,7 +91,15 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
     } else {
         let mut names: Vec<String> = Vec::new();
         for source in &args.sources {
-            names.extend(find::names(app, source).await?);
+            let found = find::names(app, source).await?;
+            if found.is_empty() && !find::has_policy(app, source).await? {
+                return Err(CliError::not_found(
+                    format!("{source} has no schedule"),
+                    format!("no policy in namespace {} is for it", app.namespace),
+                )
+                .hint("kubectl kbbackup schedule list"));
+            }
+            names.extend(found);
         }
         names.sort();
         names.dedup();

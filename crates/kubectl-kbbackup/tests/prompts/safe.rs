@@ -1,0 +1,131 @@
+//! What must not happen: more goes than was chosen, something goes before all of it was agreed to, and a program reads what is
+//! no object, or a secret.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::terminal;
+use crate::world::World;
+
+const KINDS: &str = "/apis/dataprotection.kubeblocks.io/v1alpha1";
+const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+
+/// Runs without a terminal: exit code, standard output, standard error.
+fn run(api: &Api, args: &[&str]) -> (Option<i32>, String, String) {
+    let ended = terminal::command(api, args).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (ended.status.code(), text(&ended.stdout), text(&ended.stderr))
+}
+
+fn deleted(api: &Api) -> Vec<String> {
+    api.requests().iter().filter_map(|line| line.strip_prefix("DELETE ")).map(str::to_owned).collect()
+}
+
+fn backup(name: &str, instance: &str, tier: &str) -> (String, Value) {
+    let object = json!({"apiVersion": "dataprotection.kubeblocks.io/v1alpha1", "kind": "Backup",
+        "metadata": {"name": name, "namespace": "demo", "uid": name, "creationTimestamp": "2026-01-02T03:04:05Z",
+            "labels": {"app.kubernetes.io/instance": instance, "tier": tier}},
+        "spec": {"backupPolicyName": "pg", "backupMethod": "full", "deletionPolicy": "Delete"},
+        "status": {"phase": "Completed", "totalSize": "4404019"}});
+    (format!("{KINDS}/namespaces/demo/backups/{name}"), object)
+}
+
+#[test]
+fn a_source_and_labels_together_choose_what_is_both() {
+    let api =
+        Api::start([backup("old", "pg", "test"), backup("dear", "pg", "gold"), backup("other", "my", "test")].into());
+    let words = ["delete", "--source", "pg", "-l", "tier=test", "--all", "--yes", "--wait=false"];
+    let (code, shown, told) = run(&api, &words);
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(deleted(&api), [format!("{KINDS}/namespaces/demo/backups/old")], "{shown}");
+}
+
+#[test]
+fn of_several_repositories_none_goes_when_one_cannot() {
+    let api = World::default().repo("one", false).repo("two", false).start();
+    for (words, wanted) in [(&["one", "typo", "--yes"][..], 3), (&["one", "two"], 6)] {
+        let (code, _, told) = run(&api, &[&["repo", "delete"], words].concat());
+        assert_eq!(code, Some(wanted), "{told}");
+        assert_eq!(deleted(&api), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_rights_of_an_operator_elsewhere_stay() {
+    let api = World::default().operator("0.1.0", "x").start();
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "kbbackup-controller", "labels": {"kbbackup.io/part": "operator"}}});
+    api.put(format!("{ROLES}/kbbackup-controller"), role.clone());
+    let (code, _, told) = run(&api, &["uninstall", "--operator-namespace", "wrong", "--yes"]);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("kubectl kbbackup uninstall --operator-namespace kbbackup-system"), "{told}");
+    assert_eq!(deleted(&api), Vec::<String>::new());
+    // Where there is none at all, what is left of one does not go unasked.
+    let api = Api::start(BTreeMap::from([(format!("{ROLES}/kbbackup-controller"), role)]));
+    let (code, _, told) = run(&api, &["uninstall"]);
+    assert_eq!((code, deleted(&api)), (Some(6), vec![]), "{told}");
+}
+
+#[test]
+fn a_program_gets_the_objects_alone_and_no_secret_among_them() {
+    let create = ["repo", "create", "fresh", "--provider", "s3", "--param", "bucket=b", "--wait=false"];
+    let api = || World::default().provider("s3").start();
+    let run = |format: &str| {
+        let mut command = terminal::command(&api(), &[&create[..], &["-o", format]].concat());
+        let ended = command.env("KBBACKUP_SECRET_ACCESS_KEY", "hush-hush").stdin(Stdio::null()).output().unwrap();
+        assert!(ended.status.success(), "{ended:?}");
+        let (shown, told) = (ended.stdout, ended.stderr);
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(!shown.contains("hush-hush") && !String::from_utf8_lossy(&told).contains("hush-hush"), "{shown}");
+        shown
+    };
+    let list: Value = serde_json::from_str(&run("json")).unwrap();
+    let kinds: Vec<&str> = list["items"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
+    assert_eq!((list["kind"].as_str(), kinds), (Some("List"), vec!["Secret", "BackupRepo"]));
+    let yaml = run("yaml");
+    let documents = serde_norway::Deserializer::from_str(&yaml).map(|one| Value::deserialize(one).unwrap());
+    assert_eq!(documents.map(|one| one["kind"].clone()).collect::<Vec<_>>(), ["Secret", "BackupRepo"]);
+    assert_eq!(run("name").lines().count(), 2);
+}
+
+#[test]
+fn a_backup_that_is_waited_for_is_one_object_too() {
+    let world = || {
+        World::default().repo("main", true).action_set("full", "Full").policy("pg", &[("full", "full")]).pod().start()
+    };
+    let words = ["backup", "policy/pg", "--wait", "-o", "json"];
+    let (code, shown, told) = run(&world(), &words);
+    assert_eq!(code, Some(0), "{told}");
+    let object: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(object["kind"], "Backup");
+    assert!(told.contains("completed"), "{told}");
+    let (code, shown, told) = run(&world(), &["backup", "policy/pg", "--follow-logs", "-o", "json"]);
+    assert_eq!((code, shown.as_str()), (Some(2), ""), "{told}");
+}
+
+#[test]
+fn the_default_mark_is_not_forgotten() {
+    let api = World::default().repo("main", true).provider("s3").start();
+    let words =
+        ["repo", "create", "fresh", "--provider", "s3", "--param", "bucket=b", "--make-default", "--wait=false"];
+    let (code, _, told) = run(&api, &words);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("--make-default") && api.written().is_empty(), "{told}");
+}
+
+#[test]
+fn proposed_commands_are_about_the_same_namespace() {
+    let api = Api::start([backup("one", "pg", "x")].into());
+    let (code, _, told) = run(&api, &["verify", "one"]);
+    assert_ne!(code, Some(0));
+    for hint in told.lines().filter_map(|line| line.strip_prefix("hint: kubectl kbbackup ")) {
+        assert!(hint.contains("-n demo") || hint.starts_with("repo "), "{told}");
+    }
+    let (code, _, told) = run(&api, &["schedule", "list", "nobody"]);
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains("hint: kubectl kbbackup schedule list -n demo"), "{told}");
+}
