@@ -37,7 +37,7 @@ pub(crate) async fn run(ui: &Ui, cli: &Cli) -> Result<Exit> {
     let globals = &cli.globals;
     // These two work without a cluster.
     match &cli.command {
-        Command::Completion(args) => return Ok(completion::run(ui, args)),
+        Command::Completion(args) => return completion::run(ui, args),
         Command::Version(args) => return version::run(ui, globals, args).await,
         _ => {}
     }

@@ -129,3 +129,24 @@ fn proposed_commands_are_about_the_same_namespace() {
     assert_eq!(code, Some(3), "{told}");
     assert!(told.contains("hint: kubectl kbbackup schedule list -n demo"), "{told}");
 }
+
+#[test]
+fn the_completer_is_linked_once_more_and_over_nobody_s_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("kubectl_complete-kbbackup");
+    let install = || {
+        let api = Api::start(BTreeMap::new());
+        let ended =
+            terminal::bare(&api).args(["completion", "install", "--dir", dir.path().to_str().unwrap()]).output();
+        ended.unwrap().status.code()
+    };
+    assert_eq!((install(), install()), (Some(0), Some(0)));
+    assert!(std::fs::read_link(&link).unwrap().ends_with("kubectl-kbbackup"));
+    // Started by that name it completes.
+    let words = std::process::Command::new(&link).arg("complet").output().unwrap();
+    assert!(String::from_utf8_lossy(&words.stdout).contains("completion"), "{words:?}");
+    std::fs::remove_file(&link).unwrap();
+    std::fs::write(&link, "somebody's").unwrap();
+    assert_eq!(install(), Some(2));
+    assert_eq!(std::fs::read_to_string(&link).unwrap(), "somebody's");
+}

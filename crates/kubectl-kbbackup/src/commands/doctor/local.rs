@@ -38,7 +38,7 @@ fn judge(names: &[String]) -> Vec<Finding> {
     if !names.iter().any(|name| name == "kubectl_complete-kbbackup") {
         findings.push(
             Finding::warn("completion", "completion through kubectl is not set up")
-                .cure("ln -s \"$(command -v kubectl-kbbackup)\" ~/.local/bin/kubectl_complete-kbbackup"),
+                .cure("kubectl kbbackup completion install"),
         );
     }
     findings
