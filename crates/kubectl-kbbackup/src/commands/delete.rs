@@ -1,6 +1,9 @@
 //! `delete`: says what else becomes unusable, and waits until the data is gone.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -84,6 +87,12 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let children = dependants(&chosen, &all);
+    let now = Timestamp::now();
+    if args.dry_run {
+        for backup in chosen.iter().chain(&children) {
+            ui.result(&line(backup, now));
+        }
+    }
     if !children.is_empty() {
         if !args.cascade {
             let names: Vec<String> = children.iter().map(ResourceExt::name_any).collect();
@@ -96,8 +105,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
         chosen.extend(children);
     }
     in_use(app, &chosen).await?;
-    let now = Timestamp::now();
-    for backup in &chosen {
+    for backup in chosen.iter().filter(|_| !args.dry_run) {
         ui.say(&line(backup, now));
     }
     let sets = list_all(&app.everywhere::<ActionSet>(), ListParams::default(), "action sets").await.unwrap_or_default();
@@ -113,15 +121,17 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
     ask::confirm(ui, args.yes, &format!("Delete {}?", subject(&chosen)), word)?;
     // Newest first: what builds on another goes before it.
     chosen.sort_by_key(|backup| std::cmp::Reverse(backup.creation_timestamp().map(|time| time.0)));
-    let wait = WaitArgs { wait: Some(args.wait), timeout: args.timeout };
-    for backup in &chosen {
-        if args.wait {
-            delete_and_wait(ui, &api, backup, wait.limit()).await?;
-        } else {
+    let done = |backup: &Backup, how: &str| {
+        ui.result(&format!("backup.dataprotection.kubeblocks.io/{} {how}", backup.name_any()));
+    };
+    if args.wait {
+        let wait = WaitArgs { wait: Some(true), timeout: args.timeout };
+        erase(ui, app, &chosen, wait.limit(), |backup| done(backup, "deleted")).await?;
+    } else {
+        for backup in &chosen {
             request(&api, backup).await?;
+            done(backup, "deletion requested");
         }
-        let done = if args.wait { "deleted" } else { "deletion requested" };
-        ui.result(&format!("backup.dataprotection.kubeblocks.io/{} {done}", backup.name_any()));
     }
     Ok(Exit::Done)
 }
@@ -263,23 +273,35 @@ async fn request(api: &Api<Backup>, backup: &Backup) -> Result<()> {
     }
 }
 
-/// Deletes one backup and waits until the object, and with it the data, is gone.
-pub(crate) async fn delete_and_wait(
+/// Requests the deletion of all of them, in this order, and then waits until the objects, and with them the data, are gone:
+/// whatever ends the waiting, what was confirmed goes on. The limit is for all of it.
+pub(crate) async fn erase(
     ui: &Ui,
-    api: &Api<Backup>,
-    backup: &Backup,
+    app: &App,
+    backups: &[Backup],
     limit: Option<Duration>,
+    gone: impl Fn(&Backup),
 ) -> Result<()> {
-    request(api, backup).await?;
-    let name = backup.name_any();
-    let what = format!("backup/{name}");
-    let waiting = Waiting { what: &what, limit, hints: vec![format!("kubectl kbbackup describe {name}")] };
-    let uid = backup.uid();
-    wait::until(ui, api.clone(), &name, &waiting, |seen: Option<&Backup>| match seen {
-        Some(seen) if seen.uid() == uid => Seen::Going(deleting(seen)),
-        _ => Seen::End(()),
-    })
-    .await
+    let api = |backup: &Backup| app.within::<Backup>(&backup.namespace().unwrap_or_default());
+    for backup in backups {
+        request(&api(backup), backup).await?;
+    }
+    let end = limit.map(|limit| Instant::now() + limit);
+    for backup in backups {
+        let name = backup.name_any();
+        let what = format!("backup/{name}");
+        let limit = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let hints = vec![format!("kubectl kbbackup describe {name}")];
+        let waiting = Waiting { what: &what, limit, hints };
+        let uid = backup.uid();
+        wait::until(ui, api(backup), &name, &waiting, |seen: Option<&Backup>| match seen {
+            Some(seen) if seen.uid() == uid => Seen::Going(deleting(seen)),
+            _ => Seen::End(()),
+        })
+        .await?;
+        gone(backup);
+    }
+    Ok(())
 }
 
 /// What still holds a backup that is being deleted.

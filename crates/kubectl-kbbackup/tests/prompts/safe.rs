@@ -150,3 +150,22 @@ fn the_completer_is_linked_once_more_and_over_nobody_s_file() {
     assert_eq!(install(), Some(2));
     assert_eq!(std::fs::read_to_string(&link).unwrap(), "somebody's");
 }
+
+#[test]
+fn all_that_was_agreed_to_is_requested_before_anything_is_waited_for() {
+    // Here nothing ever goes: the waiting for the first one does not end by itself.
+    let api = Api::start([backup("one", "pg", "x"), backup("two", "pg", "x")].into());
+    let (code, _, told) = run(&api, &["delete", "one", "two", "--yes", "--timeout", "1s"]);
+    assert_eq!(code, Some(5), "{told}");
+    let mut gone = deleted(&api);
+    gone.sort();
+    assert_eq!(gone, ["one", "two"].map(|name| format!("{KINDS}/namespaces/demo/backups/{name}")));
+}
+
+#[test]
+fn what_would_go_is_the_result_of_a_dry_run() {
+    let api = Api::start([backup("one", "pg", "x"), backup("two", "pg", "x")].into());
+    let (code, shown, told) = run(&api, &["delete", "--source", "pg", "--all", "--dry-run"]);
+    assert_eq!((code, shown.lines().count()), (Some(0), 2), "{shown}{told}");
+    assert!(shown.contains("backup/one  of pg") && deleted(&api).is_empty(), "{shown}");
+}

@@ -9,7 +9,7 @@ use kube::{ResourceExt, api::DeleteParams};
 use crate::{
     app::{App, get},
     args::duration,
-    ask,
+    ask, commands,
     error::{CliError, Doing, Result},
     exit::Exit,
     output::human,
@@ -50,7 +50,8 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
     for name in &args.names {
         get(&api, &format!("backuprepo/{name}")).await?;
         let mut backups = super::backups_in(app, name).await?;
-        backups.sort_by_key(|backup| backup.creation_timestamp().map(|time| time.0));
+        // What builds on another goes before it.
+        backups.sort_by_key(|backup| std::cmp::Reverse(backup.creation_timestamp().map(|time| time.0)));
         if !backups.is_empty() && !args.cascade {
             return Err(holds(name, &backups));
         }
@@ -68,7 +69,7 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
         }
     }
     for (name, backups) in &chosen {
-        delete_backups(ui, app, backups, limit).await?;
+        commands::delete::erase(ui, app, backups, limit, |_| ()).await?;
         api.delete(name, &DeleteParams::default()).await.doing(|| format!("backuprepo/{name} cannot be deleted"))?;
         let what = format!("backuprepo/{name}");
         let waiting = Waiting { what: &what, limit, hints: vec![format!("kubectl kbbackup repo describe {name}")] };
@@ -85,7 +86,7 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
 /// The refusal of a repository that is in use, with the oldest of its backups.
 fn holds(name: &str, backups: &[Backup]) -> CliError {
     let place = |backup: &Backup| format!("{}/{}", backup.namespace().unwrap_or_default(), backup.name_any());
-    let oldest: Vec<String> = backups.iter().take(5).map(place).collect();
+    let oldest: Vec<String> = backups.iter().rev().take(5).map(place).collect();
     let more = match backups.len() - oldest.len() {
         0 => String::new(),
         more => format!(" and {more} more"),
@@ -95,12 +96,4 @@ fn holds(name: &str, backups: &[Backup]) -> CliError {
         format!("{}{more}", oldest.join(", ")),
     )
     .hint(format!("kubectl kbbackup repo delete {name} --cascade"))
-}
-
-async fn delete_backups(ui: &Ui, app: &App, backups: &[Backup], limit: Option<Duration>) -> Result<()> {
-    for backup in backups.iter().rev() {
-        let api = app.within::<Backup>(&backup.namespace().unwrap_or_default());
-        crate::commands::delete::delete_and_wait(ui, &api, backup, limit).await?;
-    }
-    Ok(())
 }
