@@ -169,3 +169,15 @@ fn what_would_go_is_the_result_of_a_dry_run() {
     assert_eq!((code, shown.lines().count()), (Some(0), 2), "{shown}{told}");
     assert!(shown.contains("backup/one  of pg") && deleted(&api).is_empty(), "{shown}");
 }
+
+#[test]
+fn a_workload_whose_pods_could_not_be_made_is_refused_at_once() {
+    let status = json!({"phase": "Completed", "totalSize": "4404019"});
+    let api = World::default().repo("main", true).backup("one", "Full", status).start();
+    let long = "a".repeat(53);
+    let (code, _, told) = run(&api, &["restore", &long, "--from", "one", "--yes"]);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("52 characters") && api.written().is_empty(), "{told}");
+    let (_, _, told) = run(&api, &["restore", &long[1..], "--from", "one", "--yes"]);
+    assert!(!told.contains("52 characters"), "{told}");
+}

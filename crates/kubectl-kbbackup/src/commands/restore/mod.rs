@@ -313,6 +313,9 @@ async fn asked(ui: &Ui, app: &App, args: &RestoreArgs, namespace: &str) -> Resul
     Ok(Chosen { backup: all.swap_remove(place - logs.len()), aim: None, new })
 }
 
+/// Longest name of a StatefulSet whose pods can be created: a label of theirs has it, a dash and ten digits.
+const MAX_WORKLOAD: usize = 52;
+
 /// Asks for the name of what is made: one that is free.
 async fn ask_name(ui: &Ui, app: &App, args: &RestoreArgs, suggestion: &str) -> Result<String> {
     // Without the right to list them the check before the first write will tell.
@@ -341,6 +344,10 @@ fn wish(args: &RestoreArgs, new: Option<String>, to: Target, recorded: Option<&R
         (None, None) => return Err(ask::needed("NEW", "the name of what is restored", &[])),
     };
     check_name("name", &target)?;
+    if to == Target::Workload && target.len() > MAX_WORKLOAD {
+        let why = format!("pods carry it with a hash in a label, so that {MAX_WORKLOAD} characters are left for it");
+        return Err(CliError::usage(format!("a StatefulSet cannot be called {target}"), why));
+    }
     if !args.claim.is_empty() && to == Target::Workload {
         return Err(CliError::usage("--claim is only for volumes", "add --to pvc"));
     }
