@@ -185,6 +185,16 @@ pub(crate) async fn backup(app: &App, name: &str) -> Result<Backup> {
     }
 }
 
+/// The error about a source that was not found. A backup in its place is recognised and said.
+pub(crate) async fn no_source(app: &App, name: &str, error: CliError) -> CliError {
+    let name = name.strip_prefix("backup/").unwrap_or(name);
+    let found = if name.contains('/') { None } else { app.here::<Backup>().get_opt(name).await.ok().flatten() };
+    let Some(backup) = found else { return error };
+    let source = source::of_backup(&backup);
+    CliError::not_found(error.what, format!("{name} is a backup of {source}, and this command wants a source"))
+        .hint(format!("kubectl kbbackup describe {name}"))
+}
+
 /// What the flags ask for beside what the server can select.
 struct Filter {
     now: Timestamp,

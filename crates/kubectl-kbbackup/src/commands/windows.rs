@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     app::App,
     args::OutputArgs,
+    commands::list,
     error::{CliError, Result},
     exit::Exit,
     moment,
@@ -75,7 +76,8 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &WindowsArgs) -> Result<Exit> 
         let policies = source::policies(app).await?;
         for source in &sources {
             if !logs.iter().any(|log| source::is_of(&log.backup, std::slice::from_ref(source), &policies)) {
-                return Err(none(&app.namespace, &source.to_string()));
+                let error = none(&app.namespace, &source.to_string());
+                return Err(list::no_source(app, source.name(), error).await);
             }
         }
         logs.retain(|log| source::is_of(&log.backup, &sources, &policies));

@@ -181,3 +181,26 @@ fn a_workload_whose_pods_could_not_be_made_is_refused_at_once() {
     let (_, _, told) = run(&api, &["restore", &long[1..], "--from", "one", "--yes"]);
     assert!(!told.contains("52 characters"), "{told}");
 }
+
+#[test]
+fn a_backup_in_the_place_of_a_source_is_said_and_the_reverse() {
+    let status = json!({"phase": "Completed", "totalSize": "4404019"});
+    let world = || World::default().repo("main", true).policy("rule", &[]).backup("one", "Full", status.clone());
+    let cron = ["--cron", "0 2 * * *"];
+    for words in [
+        &["backup", "one", "--method", "full"][..],
+        &["windows", "one"],
+        &["schedule", "list", "one"],
+        &["schedule", "enable", "one"],
+    ] {
+        let (code, _, told) = run(&world().start(), words);
+        assert_eq!(code, Some(3), "{words:?}: {told}");
+        assert!(told.contains("one is a backup of "), "{words:?}: {told}");
+    }
+    let (_, _, told) =
+        run(&world().start(), &[&["schedule", "create", "nobody", "--method", "full"][..], &cron].concat());
+    assert!(!told.contains("is a backup"), "{told}");
+    let (code, _, told) = run(&world().start(), &["restore", "new", "--from", "rule", "--yes"]);
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains("rule is a source"), "{told}");
+}

@@ -10,6 +10,7 @@ use super::BackupArgs;
 use crate::{
     app::{App, get, list_all},
     ask,
+    commands::list,
     error::{CliError, Result},
     follow,
     ui::Ui,
@@ -160,7 +161,7 @@ fn is_ready(pod: &Pod) -> bool {
 }
 
 pub(super) async fn check_parent(app: &App, parent: &str, policy: &BackupPolicy) -> Result<()> {
-    let backup = get(&app.here::<Backup>(), &format!("backup/{parent}")).await?;
+    let backup = list::backup(app, parent).await?;
     if follow::backup_phase(&backup) != Some(BackupPhase::Completed) {
         return Err(CliError::usage(format!("backup/{parent} cannot be a parent"), "it is not completed"));
     }

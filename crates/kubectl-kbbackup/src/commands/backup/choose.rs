@@ -10,7 +10,7 @@ use crate::{
     args::DryRun,
     ask,
     build::policy::Planned,
-    commands::policy,
+    commands::{list, policy},
     detect,
     error::{CliError, Result},
     source::{self, Source},
@@ -89,8 +89,9 @@ async fn new_policy(
             Source::Workload(name) => format!("statefulset/{name} does not exist"),
             Source::Any(name) => format!("{name} is neither a policy nor a StatefulSet"),
         };
-        return Err(CliError::not_found(format!("{looked} in namespace {}", app.namespace), names(all))
-            .hint(format!("kubectl get statefulsets,backuppolicies{}", app.namespace_flag())));
+        let error = CliError::not_found(format!("{looked} in namespace {}", app.namespace), names(all))
+            .hint(format!("kubectl get statefulsets,backuppolicies{}", app.namespace_flag()));
+        return Err(list::no_source(app, source.name(), error).await);
     };
     ui.say(&format!("statefulset/{workload} has no policy yet; looking at it"));
     let planned = policy::plan(ui, app, &workload, &policy::CreateArgs::default()).await?;

@@ -24,6 +24,7 @@ use crate::{
     args::{DryRun, WaitArgs, WriteArgs, pair, words},
     ask,
     build::restore::{self as build, Claim, Recorded, Wish},
+    commands::list,
     diagnose,
     error::{CliError, Doing, Result},
     exit::Exit,
@@ -251,13 +252,14 @@ async fn chosen(ui: &Ui, app: &App, args: &RestoreArgs) -> Result<Chosen> {
     let api = app.within::<Backup>(namespace);
     if let Some(name) = &args.from {
         let name = name.strip_prefix("backup/").unwrap_or(name);
-        let backup = get(&api, &format!("backup/{name}")).await.map_err(|error| {
-            if error.exit == Exit::NotFound {
-                error.hint(format!("kubectl kbbackup list -n {namespace}"))
-            } else {
-                error
+        let backup = match get(&api, &format!("backup/{name}")).await {
+            // Here a source in its place can be told.
+            Err(error) if error.exit == Exit::NotFound && namespace == app.namespace => list::backup(app, name).await?,
+            Err(error) if error.exit == Exit::NotFound => {
+                return Err(error.hint(format!("kubectl kbbackup list -n {namespace}")));
             }
-        })?;
+            other => other?,
+        };
         if follow::is_continuous(&backup) {
             let aim = pitr::aim(ui, app, args, &pitr::of_backup(app, namespace, name).await?).await?;
             return Ok(Chosen { backup, aim: Some(aim), new });

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::{
     app::{App, get, list_all},
     ask,
+    commands::list,
     error::{CliError, Doing, Result},
     source::{self, Source},
     ui::Ui,
@@ -102,8 +103,11 @@ pub(super) async fn schedule(ui: &Ui, app: &App, source: Option<&str>) -> Result
     };
     let flags = || found.iter().map(|name| format!("schedule/{name}")).collect::<Vec<_>>();
     match (found.as_slice(), source) {
-        ([], _) => Err(CliError::not_found(format!("{what} has no schedule"), "nothing is backed up by itself there")
-            .hint("kubectl kbbackup schedule create SOURCE --method METHOD --cron \"0 2 * * *\"")),
+        ([], _) => {
+            let error = CliError::not_found(format!("{what} has no schedule"), "nothing is backed up by itself there")
+                .hint("kubectl kbbackup schedule create SOURCE --method METHOD --cron \"0 2 * * *\"");
+            Err(list::no_source(app, source.unwrap_or_default(), error).await)
+        }
         ([only], Some(_)) => read(app, only).await,
         _ if ui.may_ask => read(app, &found[ask::select(ui, "Schedule", &found, 0)?]).await,
         (_, Some(_)) => Err(CliError::usage(

@@ -15,6 +15,7 @@ use super::find;
 use crate::{
     app::{App, get, list_all},
     args::{OutputArgs, SelectArgs},
+    commands::list::no_source,
     error::{CliError, Result},
     exit::Exit,
     follow,
@@ -93,11 +94,10 @@ pub(super) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
         for source in &args.sources {
             let found = find::names(app, source).await?;
             if found.is_empty() && !find::has_policy(app, source).await? {
-                return Err(CliError::not_found(
-                    format!("{source} has no schedule"),
-                    format!("no policy in namespace {} is for it", app.namespace),
-                )
-                .hint("kubectl kbbackup schedule list"));
+                let why = format!("no policy in namespace {} is for it", app.namespace);
+                let error = CliError::not_found(format!("{source} has no schedule"), why)
+                    .hint("kubectl kbbackup schedule list");
+                return Err(no_source(app, source, error).await);
             }
             names.extend(found);
         }
