@@ -2,13 +2,13 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kbbackup_api::v1alpha1::{
-    ActionSet, Availability, Backup, BackupMethod, BackupPhase, BackupPolicy, BackupType, PodSelector,
+    ActionSet, Availability, BackupMethod, BackupPhase, BackupPolicy, BackupType, PodSelector,
 };
 use kube::{ResourceExt, api::ListParams};
 
 use super::BackupArgs;
 use crate::{
-    app::{App, get, list_all},
+    app::{App, list_all},
     ask,
     commands::list,
     error::{CliError, Result},
