@@ -289,6 +289,11 @@ pub(crate) struct WaitArgs {
 }
 
 impl WaitArgs {
+    /// The limit of a command that has one of its own.
+    pub(crate) fn limit_or(&self, usual: Duration) -> Option<Duration> {
+        Some(self.timeout.unwrap_or(usual)).filter(|limit| !limit.is_zero())
+    }
+
     pub(crate) fn limit(&self) -> Option<Duration> {
         self.timeout.filter(|limit| !limit.is_zero())
     }
@@ -304,6 +309,19 @@ pub(crate) struct SelectArgs {
     /// Only objects with these labels
     #[arg(short = 'l', long, value_name = "LABELS")]
     pub selector: Option<String>,
+}
+
+impl SelectArgs {
+    /// # Errors
+    /// When there are names as well, which are of one namespace and need no labels.
+    pub(crate) fn beside(&self, names: &[String]) -> crate::error::Result<()> {
+        let flag = if self.all_namespaces { "--all-namespaces" } else { "--selector" };
+        if names.is_empty() || (!self.all_namespaces && self.selector.is_none()) {
+            return Ok(());
+        }
+        let why = "what is named is of one namespace, and nothing is selected";
+        Err(crate::error::CliError::usage(format!("{flag} cannot be given with names"), why))
+    }
 }
 
 /// `30s`, `5m`, `2h`, `1h30m`, or a number of seconds.

@@ -63,6 +63,7 @@ pub(crate) struct ListArgs {
 }
 
 pub(crate) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
+    args.select.beside(&args.names)?;
     let filter = Filter::new(app, args).await?;
     if args.output.format().is_object() {
         return objects(ui, app, args, &filter).await;
@@ -200,6 +201,9 @@ struct Filter {
     now: Timestamp,
     method: Option<String>,
     status: Option<BackupPhase>,
+    /// The server selects by these two as well, but not what is named.
+    repo: Option<String>,
+    kind: Option<BackupType>,
     oldest: Option<Timestamp>,
     sources: Vec<Source>,
     policies: Vec<BackupPolicy>,
@@ -217,11 +221,16 @@ impl Filter {
         let oldest = since
             .and_then(|period| now.checked_sub(SignedDuration::from_secs(i64::try_from(period.seconds()).ok()?)).ok());
         let (method, status) = (args.method.clone(), args.status);
-        Self { now, method, status, oldest, sources: Vec::new(), policies: Vec::new() }
+        let (repo, kind) = if args.names.is_empty() { (None, None) } else { (args.repo.clone(), args.backup_type) };
+        Self { now, method, status, repo, kind, oldest, sources: Vec::new(), policies: Vec::new() }
     }
 
     fn keeps(&self, backup: &Backup) -> bool {
         self.method.as_ref().is_none_or(|method| backup.spec.backup_method == *method)
+            && self.repo.as_ref().is_none_or(|repo| backup.labels().get(labels::BACKUP_REPO_NAME) == Some(repo))
+            && self
+                .kind
+                .is_none_or(|kind| backup.labels().get(labels::BACKUP_TYPE).is_some_and(|label| label == kind.as_str()))
             && self.status.is_none_or(|phase| follow::backup_phase(backup) == Some(phase))
             && self.oldest.is_none_or(|oldest| backup.creation_timestamp().is_some_and(|time| time.0 >= oldest))
             && source::is_of(backup, &self.sources, &self.policies)
@@ -383,6 +392,11 @@ mod tests {
         assert!(!Filter::of(&hour, now()).keeps(&backup()));
         let failed = ListArgs { status: Some(BackupPhase::Failed), ..ListArgs::default() };
         assert!(!Filter::of(&failed, now()).keeps(&backup()));
+        let named = |kind| ListArgs { names: vec!["x".into()], backup_type: Some(kind), ..ListArgs::default() };
+        assert!(Filter::of(&named(BackupType::Full), now()).keeps(&backup()));
+        assert!(!Filter::of(&named(BackupType::Incremental), now()).keeps(&backup()));
+        let elsewhere = ListArgs { names: vec!["x".into()], repo: Some("other".into()), ..ListArgs::default() };
+        assert!(!Filter::of(&elsewhere, now()).keeps(&backup()));
         let sources = vec![Source::parse("statefulset/other").unwrap()];
         assert!(!Filter { sources, ..Filter::of(&ListArgs::default(), now()) }.keeps(&backup()));
     }

@@ -126,6 +126,7 @@ async fn named(app: &App, names: &[String]) -> Result<Vec<Restore>> {
 }
 
 async fn list(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
+    args.select.beside(&args.names)?;
     let mut restores = if args.names.is_empty() {
         let mut params = ListParams::default();
         params.label_selector.clone_from(&args.select.selector);

@@ -204,3 +204,19 @@ fn a_backup_in_the_place_of_a_source_is_said_and_the_reverse() {
     assert_eq!(code, Some(3), "{told}");
     assert!(told.contains("rule is a source"), "{told}");
 }
+
+#[test]
+fn names_and_a_selection_are_not_mixed_up() {
+    let api = Api::start([backup("one", "pg", "x")].into());
+    let mut none = terminal::bare(&api);
+    none.args(["list", "one", "-A"]);
+    for mut command in [none, terminal::command(&api, &["list", "one", "-l", "tier=y"])] {
+        let ended = command.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    }
+    for (flag, shown) in [("Full", 0), ("", 2)] {
+        let words = if flag.is_empty() { vec!["list", "one"] } else { vec!["list", "one", "--type", flag] };
+        // It has no label of a type.
+        assert_eq!(run(&api, &words).1.lines().count(), shown, "{flag}");
+    }
+}

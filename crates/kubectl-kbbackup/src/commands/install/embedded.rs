@@ -99,11 +99,11 @@ pub(super) async fn make(
     let (manifests, repo) = planned(app, args, settings, default).await?;
     rollout::apply(ui, app, &manifests, args.rollout.write.output).await?;
     if waits {
-        ready(ui, app, namespace, args.rollout.wait.limit()).await?;
+        ready(ui, app, namespace, args.rollout.wait.limit_or(rollout::USUAL_LIMIT)).await?;
     }
     rollout::apply(ui, app, &[repo], args.rollout.write.output).await?;
     if waits {
-        repo::wait_ready(ui, app, store::REPO, args.rollout.wait.limit().or(Some(Duration::from_secs(300)))).await?;
+        repo::wait_ready(ui, app, store::REPO, args.rollout.wait.limit_or(rollout::USUAL_LIMIT)).await?;
         let mark = if default { ", the default" } else { "" };
         let size = &args.embedded_size;
         ui.say(&ui.marked(Mark::Good, &format!("backuprepo/{}{mark}, on a volume of {size}", store::REPO)));
@@ -123,7 +123,7 @@ pub(super) fn renewed(settings: &Settings, present: &StatefulSet) -> Result<Vec<
 pub(super) async fn ready(ui: &Ui, app: &App, namespace: &str, limit: Option<Duration>) -> Result<()> {
     let what = format!("statefulset/{}", store::STORE);
     let hints = vec![format!("kubectl get pods,pvc -n {namespace}")];
-    let waiting = Waiting { what: &what, limit: limit.or(Some(Duration::from_secs(300))), hints };
+    let waiting = Waiting { what: &what, limit, hints };
     let api = app.within::<StatefulSet>(namespace);
     let ready = wait::until(ui, api, store::STORE, &waiting, |set: Option<&StatefulSet>| {
         if set.is_some_and(is_ready) { Seen::End(()) } else { Seen::Going(format!("{what}: starting")) }

@@ -22,6 +22,9 @@ use crate::{
     wait::{self, Seen, Waiting},
 };
 
+/// How long images may take to be pulled and pods to start, unless told otherwise.
+pub(super) const USUAL_LIMIT: Duration = Duration::from_secs(300);
+
 /// What installing and upgrading are told alike.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RolloutArgs {
@@ -119,7 +122,7 @@ pub(super) async fn operator(
         ),
     ));
     if wait.wait != Some(false) {
-        operator_ready(ui, app, &settings.namespace, wait.limit()).await?;
+        operator_ready(ui, app, &settings.namespace, wait.limit_or(USUAL_LIMIT)).await?;
         ui.say(&ui.marked(Mark::Good, &format!("the operator runs in namespace {}", settings.namespace)));
     }
     Ok(())
@@ -169,7 +172,7 @@ async fn operator_ready(ui: &Ui, app: &App, namespace: &str, limit: Option<Durat
     let what = format!("deployment/{name}");
     let hints =
         vec![format!("kubectl get pods -n {namespace}"), format!("kubectl logs -n {namespace} deployment/{name}")];
-    let waiting = Waiting { what: &what, limit: limit.or(Some(Duration::from_secs(300))), hints };
+    let waiting = Waiting { what: &what, limit, hints };
     let ready =
         wait::until(ui, app.within::<Deployment>(namespace), &name, &waiting, |deployment: Option<&Deployment>| {
             let Some(deployment) = deployment else { return Seen::Going(format!("{what}: gone")) };

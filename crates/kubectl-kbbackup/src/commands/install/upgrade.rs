@@ -67,7 +67,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UpgradeArgs) -> Result<Exit> 
     if !store.is_empty() {
         rollout::apply(ui, app, &store, args.write.output).await?;
         if args.wait.wait != Some(false) {
-            embedded::ready(ui, app, &settings.namespace, args.wait.limit()).await?;
+            embedded::ready(ui, app, &settings.namespace, args.wait.limit_or(rollout::USUAL_LIMIT)).await?;
         }
         ui.say(&ui.marked(Mark::Good, &format!("statefulset/{}, the embedded store", store::STORE)));
     }

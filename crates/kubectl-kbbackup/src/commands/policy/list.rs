@@ -40,7 +40,8 @@ pub(crate) struct ListArgs {
 }
 
 pub(super) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
-    let api = app.scoped::<BackupPolicy>(args.select.all_namespaces && args.names.is_empty());
+    args.select.beside(&args.names)?;
+    let api = app.scoped::<BackupPolicy>(args.select.all_namespaces);
     let mut params = ListParams::default();
     params.label_selector.clone_from(&args.select.selector);
     let mut policies = named_or_all(&api, "backuppolicy", &args.names, params).await?;

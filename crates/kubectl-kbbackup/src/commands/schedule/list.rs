@@ -83,6 +83,7 @@ impl Around {
 }
 
 pub(super) async fn run(ui: &Ui, app: &App, args: &ListArgs) -> Result<Exit> {
+    args.select.beside(&args.sources)?;
     let all = args.select.all_namespaces;
     let mut schedules = Vec::new();
     if args.sources.is_empty() {
