@@ -19,7 +19,7 @@ use kube::{
 use super::list::backup;
 use crate::{
     app::{App, list_all},
-    args::{WaitArgs, duration},
+    args::{DryRun, WaitArgs, duration},
     ask,
     error::{CliError, Doing, Result},
     exit::Exit,
@@ -66,8 +66,8 @@ pub(crate) struct DeleteArgs {
     pub yes: bool,
 
     /// Only say what would go
-    #[arg(long)]
-    pub dry_run: bool,
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client", hide_default_value = true, hide_possible_values = true, value_name = "WHERE")]
+    pub dry_run: DryRun,
 
     /// Don't wait for the data to be gone, with --wait=false
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", value_name = "BOOL", hide_possible_values = true)]
@@ -88,7 +88,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
     }
     let children = dependants(&chosen, &all);
     let now = Timestamp::now();
-    if args.dry_run {
+    if args.dry_run != DryRun::None {
         for backup in chosen.iter().chain(&children) {
             ui.result(&line(backup, now));
         }
@@ -105,14 +105,14 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &DeleteArgs) -> Result<Exit> {
         chosen.extend(children);
     }
     in_use(app, &chosen).await?;
-    for backup in chosen.iter().filter(|_| !args.dry_run) {
+    for backup in chosen.iter().filter(|_| args.dry_run == DryRun::None) {
         ui.say(&line(backup, now));
     }
     let sets = list_all(&app.everywhere::<ActionSet>(), ListParams::default(), "action sets").await.unwrap_or_default();
     for warning in last_ones(&chosen, &all).into_iter().chain(lost_windows(&chosen, &all, &sets)) {
         ui.warn(&warning);
     }
-    if args.dry_run {
+    if args.dry_run != DryRun::None {
         return Ok(Exit::Done);
     }
     let many = !args.names.is_empty() && args.names.len() == 1 && chosen.len() == 1;

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use super::repo;
 use crate::{
     app::{App, PART_OPERATOR, PART_STORE, list_all},
+    args::DryRun,
     ask,
     error::{CliError, Doing, Result},
     exit::Exit,
@@ -62,8 +63,8 @@ pub(crate) struct UninstallArgs {
     pub yes: bool,
 
     /// Only say what would go
-    #[arg(long)]
-    pub dry_run: bool,
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client", hide_default_value = true, hide_possible_values = true, value_name = "WHERE")]
+    pub dry_run: DryRun,
 }
 
 /// Removes objects, or only says which.
@@ -81,7 +82,7 @@ pub(crate) async fn run(ui: &Ui, app: &App, args: &UninstallArgs) -> Result<Exit
         return Err(CliError::usage(format!("there is no operator in namespace {namespace}"), why)
             .hint(format!("kubectl kbbackup uninstall --operator-namespace {place}")));
     }
-    let hand = &Hand { ui, dry: args.dry_run };
+    let hand = &Hand { ui, dry: args.dry_run != DryRun::None };
     let yes = args.yes || hand.dry;
     if args.delete_embedded_data {
         let backups = repo::backups_in(app, store::REPO).await.unwrap_or_default();

@@ -165,7 +165,7 @@ fn all_that_was_agreed_to_is_requested_before_anything_is_waited_for() {
 #[test]
 fn what_would_go_is_the_result_of_a_dry_run() {
     let api = Api::start([backup("one", "pg", "x"), backup("two", "pg", "x")].into());
-    let (code, shown, told) = run(&api, &["delete", "--source", "pg", "--all", "--dry-run"]);
+    let (code, shown, told) = run(&api, &["delete", "--source", "pg", "--all", "--dry-run=client"]);
     assert_eq!((code, shown.lines().count()), (Some(0), 2), "{shown}{told}");
     assert!(shown.contains("backup/one  of pg") && deleted(&api).is_empty(), "{shown}");
 }
