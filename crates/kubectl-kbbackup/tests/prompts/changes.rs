@@ -1,22 +1,13 @@
 //! Changes and removals that are only looked at: all of it is shown, and none of it is sent.
 
-use std::process::Stdio;
-
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::terminal;
+use crate::terminal::run;
 use crate::world::World;
 
 const KINDS: &str = "/apis/dataprotection.kubeblocks.io/v1alpha1";
 const DEFAULT: &str = "dataprotection.kubeblocks.io/is-default-policy";
-
-/// Its exit code, and both of its streams.
-fn run(api: &Api, args: &[&str]) -> (Option<i32>, String, String) {
-    let ended = terminal::command(api, args).stdin(Stdio::null()).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (ended.status.code(), text(&ended.stdout), text(&ended.stderr))
-}
 
 /// Requests that change something.
 fn changes(api: &Api) -> Vec<String> {

@@ -1,4 +1,5 @@
-//! Questions as a person meets them: the plugin on a pseudo-terminal, against an API server that knows a few objects.
+//! The plugin against an API server that knows a few objects: questions as a person meets them, on a pseudo-terminal, and what it does
+//! where nobody can be asked.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on says so by ending.

@@ -8,18 +8,11 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::terminal;
+use crate::terminal::{self, run};
 use crate::world::World;
 
 const KINDS: &str = "/apis/dataprotection.kubeblocks.io/v1alpha1";
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
-
-/// Runs without a terminal: exit code, standard output, standard error.
-fn run(api: &Api, args: &[&str]) -> (Option<i32>, String, String) {
-    let ended = terminal::command(api, args).stdin(Stdio::null()).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (ended.status.code(), text(&ended.stdout), text(&ended.stderr))
-}
 
 fn deleted(api: &Api) -> Vec<String> {
     api.requests().iter().filter_map(|line| line.strip_prefix("DELETE ")).map(str::to_owned).collect()

@@ -1,7 +1,7 @@
 //! The plugin on a pseudo-terminal; what cannot go on ends the test.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kbbackup_testing::terminal;
@@ -20,6 +20,13 @@ pub(crate) fn command_in(api: &Api, namespace: &str, args: &[&str]) -> Command {
     let mut command = bare(api);
     command.args(args).args(["-n", namespace]);
     command
+}
+
+/// Without a terminal: its exit code, and both of its streams.
+pub(crate) fn run(api: &Api, args: &[&str]) -> (Option<i32>, String, String) {
+    let ended = command(api, args).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (ended.status.code(), text(&ended.stdout), text(&ended.stderr))
 }
 
 /// The plugin without a word.
