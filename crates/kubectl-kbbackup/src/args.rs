@@ -367,6 +367,13 @@ mod tests {
     }
 
     #[test]
+    fn no_limit_is_not_the_usual_one() {
+        let wait = |timeout: Option<u64>| WaitArgs { timeout: timeout.map(Duration::from_secs), ..WaitArgs::default() };
+        let limit = |timeout| wait(timeout).limit_or(Duration::from_secs(300)).map(|limit| limit.as_secs());
+        assert_eq!([limit(None), limit(Some(0)), limit(Some(7))], [Some(300), None, Some(7)]);
+    }
+
+    #[test]
     fn durations_are_read_as_kubectl_does() {
         for (text, seconds) in [("0", 0), ("30", 30), ("30s", 30), ("5m", 300), ("1h30m", 5400)] {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");

@@ -40,7 +40,9 @@ fn a_source_and_labels_together_choose_what_is_both() {
 #[test]
 fn of_several_repositories_none_goes_when_one_cannot() {
     let api = World::default().repo("one", false).repo("two", false).start();
-    for (words, wanted) in [(&["one", "typo", "--yes"][..], 3), (&["one", "two"], 6)] {
+    for (words, wanted) in
+        [(&["one", "typo", "--yes", "--timeout", "1s"][..], 3), (&["one", "two", "--timeout", "1s"], 6)]
+    {
         let (code, _, told) = run(&api, &[&["repo", "delete"], words].concat());
         assert_eq!(code, Some(wanted), "{told}");
         assert_eq!(deleted(&api), Vec::<String>::new());
