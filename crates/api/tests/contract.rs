@@ -62,6 +62,10 @@ fn names_and_scopes_match_the_contract() {
     }
 }
 
+/// What the plugin's lists need beside the contract's.
+const OWN_COLUMNS_OF_BACKUP: [&str; 7] =
+    ["IN-NAMESPACE", "TYPE", "WORKLOAD", "INSTANCE", "PARENT", "START-TIME", "DELETION-TIME"];
+
 #[test]
 fn printer_columns_match_the_contract() {
     let mut expected: BTreeMap<String, Vec<Vec<String>>> = BTreeMap::new();
@@ -70,7 +74,12 @@ fn printer_columns_match_the_contract() {
         expected.entry(kind).or_default().push(row);
     }
     for (kind, crd) in by_kind() {
-        let columns = crd.spec.versions[0].additional_printer_columns.clone().unwrap_or_default();
+        let mut columns = crd.spec.versions[0].additional_printer_columns.clone().unwrap_or_default();
+        // Behind those of the contract, and not shown unless they are asked for: old clients do not notice them.
+        let own = columns.split_off(expected[&kind].len());
+        assert!(own.iter().all(|column| column.priority == Some(1) && column.format.is_none()), "{kind}");
+        let own: Vec<&str> = own.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(own, if kind == "Backup" { &OWN_COLUMNS_OF_BACKUP[..] } else { &[] }, "{kind}");
         let found: Vec<Vec<String>> = columns
             .into_iter()
             .map(|column| {

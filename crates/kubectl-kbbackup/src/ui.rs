@@ -33,7 +33,7 @@ pub(crate) struct Ui {
 }
 
 /// Commands about the cluster as a whole.
-const EVERYWHERE: [&str; 6] = ["repo", "install", "uninstall", "upgrade", "doctor", "version"];
+const EVERYWHERE: [&str; 7] = ["repo", "install", "uninstall", "upgrade", "doctor", "version", "completion"];
 
 /// The terminal is another program's.
 pub(crate) struct Lent<'a>(&'a AtomicBool);
